@@ -35,8 +35,8 @@ int rd_finish(const struct rd *r);
 struct buf {
     uint8_t *data;
     size_t len, size;
-    size_t max;  /* hard cap in bytes; 0 means BUF_MAX_DEFAULT */
-    int error;   /* sticky: -ENOMEM or -EMSGSIZE; later writes do nothing */
+    size_t max; /* hard cap in bytes; 0 means BUF_MAX_DEFAULT */
+    int error;  /* sticky: -ENOMEM or -EMSGSIZE; later writes do nothing */
 };
 
 #define BUF_MAX_DEFAULT ((size_t)16 << 20)

@@ -29,7 +29,7 @@
         __typeof__(b) max_b_ = (b);                                                                                    \
         max_a_ > max_b_ ? max_a_ : max_b_;                                                                             \
     })
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* Both are true on overflow; *ret is then unspecified. */
 #define add_overflows(a, b, ret) __builtin_add_overflow((a), (b), (ret))

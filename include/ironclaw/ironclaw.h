@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libironclaw: run code that nobody trusts in a throwaway Linux microVM.
+ *
+ *     struct ic_vm_config config;
+ *     struct ic_error error;
+ *     ic_vm *vm = NULL;
+ *
+ *     ic_vm_config_init(&config);
+ *     ic_vm_config_set(&config, "image", "base", &error);
+ *     if (ic_spawn_vm_with_config(&config, &vm, &error) < 0)
+ *         fprintf(stderr, "%s\n", error.message);
+ *
+ * Conventions
+ *   Return values: 0, or a negative enum ic_error_code; then *error (may be NULL) says what, which, and the way out.
+ *   Output parameters (ret_*) are untouched on failure. Strings are UTF-8 and NUL-terminated.
+ *   Ownership: what a function returns through ret_* belongs to the caller and has a free function below.
+ *   Units are in the names: _ms, _mib, _bytes.
+ *   Threads: a handle is used by one thread at a time; different handles are independent. ic_exec_resize and
+ *   ic_exec_signal may be called from any thread and from signal handlers.
+ *   State lives in directories (see ic_paths), shared with other processes: no daemon, and a VM outlives the handle.
+ *   Structs with a `size` member: set it to sizeof, or use their init function; zero means the default everywhere.
+ *   On systems other than Linux every function that needs a VM returns -IC_ERR_UNSUPPORTED.
+ */
+#ifndef IRONCLAW_H
+#define IRONCLAW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define IC_API
+#else
+#define IC_API __attribute__((visibility("default")))
+#endif
+
+#define IC_VM_ID_MAX      64
+#define IC_VCPU_MAX       32
+#define IC_MEMORY_MIB_MIN 64
+
+enum ic_error_code {
+    IC_ERR_INVALID = 1,     /* an argument, option, configuration key or value is wrong */
+    IC_ERR_NOT_FOUND = 2,   /* no such VM, image, kernel, file or directory */
+    IC_ERR_EXISTS = 3,      /* the name is taken */
+    IC_ERR_UNSUPPORTED = 4, /* this system, backend or build can't do it */
+    IC_ERR_IO = 5,          /* a system call failed */
+    IC_ERR_NO_SPACE = 6,    /* a disk or a table is full */
+    IC_ERR_TIMEOUT = 7,     /* the VM or the peer did not answer in time */
+    IC_ERR_STATE = 8,       /* the VM is not in a state that allows it */
+    IC_ERR_BACKEND = 9,     /* the monitor (QEMU, ...) could not be started or failed */
+    IC_ERR_GUEST = 10,      /* the guest answered with an error */
+    IC_ERR_PROTOCOL = 11,   /* the guest or the monitor broke the protocol */
+    IC_ERR_CORRUPT = 12,    /* a file does not have the digest or the format it must have */
+    IC_ERR_CANCELLED = 13,  /* the caller's callback or a signal asked for it */
+    IC_ERR_NO_MEMORY = 14,
+    IC_ERR_DENIED = 15, /* permission, or refused under require_hardware_isolation */
+};
+
+struct ic_error {
+    enum ic_error_code code;
+    char message[1024]; /* one line, without newline */
+};
+
+IC_API const char *ic_version(void);
+IC_API const char *ic_error_name(enum ic_error_code code); /* "IC_ERR_INVALID" */
+
+/* ---- configuration ---------------------------------------------------------------------------------------------- */
+
+enum ic_backend {
+    IC_BACKEND_AUTO = 0,
+    IC_BACKEND_IRONCLAW,
+    IC_BACKEND_FIRECRACKER,
+    IC_BACKEND_QEMU,
+};
+
+enum ic_isolation {
+    IC_ISOLATION_NONE = 0,
+    IC_ISOLATION_SOFTWARE_EMULATION, /* QEMU's TCG: a big program interprets the guest */
+    IC_ISOLATION_HARDWARE,           /* KVM with hardware virtualization */
+};
+
+enum ic_overlay_kind { IC_OVERLAY_TMPFS = 0, IC_OVERLAY_EXT4 };
+
+enum ic_seccomp_level { IC_SECCOMP_BASIC = 0, IC_SECCOMP_MINIMAL, IC_SECCOMP_PERMISSIVE };
+
+/* Names in JSON are the same. Strings belong to the config; set them with ic_vm_config_set only. */
+struct ic_vm_config {
+    size_t size;
+    char *vm_id;         /* [a-zA-Z0-9_-]{1,64}; NULL: one is made up */
+    uint32_t vcpu_count; /* 1..32; default 1 */
+    uint32_t memory_mib; /* 64..; default 256 */
+    char *image;         /* name or digest; default "base" */
+    char *kernel_path;   /* instead of the image's */
+    char *initrd_path;
+    char *rootfs_path; /* always attached read-only */
+    struct {
+        enum ic_overlay_kind kind;
+        uint32_t size_mib; /* tmpfs; 0: half of the guest's memory */
+        char *path;        /* ext4 */
+    } overlay;
+    bool enable_networking; /* true is refused */
+    enum ic_seccomp_level seccomp_level;
+    enum ic_backend backend;
+    bool require_hardware_isolation;
+    uint32_t timeout_ms;      /* for each command that has none of its own; 0: none */
+    uint32_t boot_timeout_ms; /* 0: 120,000 under software emulation, else 10,000 */
+    char **env;               /* NAME=value, for each command; NULL-terminated or NULL */
+    size_t env_count;
+    char *user;          /* for each command; NULL: the image's */
+    bool tied_to_caller; /* not in JSON: the VM ends when the thread that spawned it ends */
+    bool keep;           /* not in JSON: ic_vm_info says so; `ironclaw stop` keeps the record's logs until rm */
+};
+
+IC_API void ic_vm_config_init(struct ic_vm_config *config);
+IC_API void ic_vm_config_deinit(struct ic_vm_config *config);
+/* One key as text; nested keys with a dot: "overlay.size_mib"; "env" appends. Refuses unknown keys and bad values. */
+IC_API int ic_vm_config_set(struct ic_vm_config *config, const char *key, const char *value, struct ic_error *error);
+/* A JSON object; unknown keys are refused; keys that are absent keep their value. `name` is used in messages. */
+IC_API int ic_vm_config_load_json(
+        struct ic_vm_config *config, const char *json, size_t len, const char *name, struct ic_error *error);
+IC_API int ic_vm_config_load_file(struct ic_vm_config *config, const char *path, struct ic_error *error);
+IC_API int ic_vm_config_validate(const struct ic_vm_config *config, struct ic_error *error);
+
+/* ---- VMs -------------------------------------------------------------------------------------------------------- */
+
+typedef struct ic_vm ic_vm;
+
+enum ic_vm_state {
+    IC_VM_CREATED = 0,
+    IC_VM_BOOTING,
+    IC_VM_READY,
+    IC_VM_PAUSED,
+    IC_VM_STOPPING,
+    IC_VM_FAILED,
+    IC_VM_GONE,
+};
+IC_API const char *ic_vm_state_name(enum ic_vm_state state);
+IC_API const char *ic_backend_name(enum ic_backend backend);
+IC_API const char *ic_isolation_name(enum ic_isolation isolation); /* "software emulation", "hardware" */
+
+struct ic_vm_info {
+    size_t size;
+    char vm_id[IC_VM_ID_MAX + 1];
+    enum ic_vm_state state;
+    enum ic_backend backend; /* never AUTO */
+    enum ic_isolation isolation;
+    bool keep;
+    uint32_t vcpu_count, memory_mib;
+    char image[128];                /* name as asked for, or "" */
+    char image_digest[65];          /* hex sha256 of the manifest, or "" */
+    char kernel[128];               /* release */
+    int32_t monitor_pid, vsock_pid; /* 0 when gone */
+    int64_t created_unix_ms, ready_unix_ms;
+    uint64_t boot_ms;  /* spawn to ready */
+    char failure[512]; /* cause, when FAILED */
+};
+
+/* A VM with the default configuration, named task_id. Returns when it is ready. */
+IC_API int ic_spawn_vm(const char *task_id, ic_vm **ret_vm, struct ic_error *error);
+IC_API int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, struct ic_error *error);
+/* A VM that runs already; a unique prefix of its id is enough. */
+IC_API int ic_open_vm(const char *vm_id, ic_vm **ret_vm, struct ic_error *error);
+/* Releases the handle, not the VM. Accepts NULL. */
+IC_API void ic_vm_free(ic_vm *vm);
+/* Ends the VM at once and removes all it left. Does not release the handle. Success when it is gone already. */
+IC_API int ic_destroy_vm(ic_vm *vm, struct ic_error *error);
+/* Asks the guest to power off, waits at most timeout_ms, then ends it. The record and logs of a `keep` VM stay. */
+IC_API int ic_vm_stop(ic_vm *vm, uint32_t timeout_ms, struct ic_error *error);
+/* Ends its processes at once. The record and logs of a `keep` VM stay. */
+IC_API int ic_vm_kill(ic_vm *vm, struct ic_error *error);
+IC_API int ic_vm_pause(ic_vm *vm, struct ic_error *error);
+IC_API int ic_vm_resume(ic_vm *vm, struct ic_error *error);
+IC_API int ic_vm_snapshot(ic_vm *vm, const char *directory, struct ic_error *error);
+IC_API int ic_vm_info(ic_vm *vm, struct ic_vm_info *ret, struct ic_error *error);
+/* All VMs of this user, oldest first; reaps what crashed processes left. Free with free(). */
+IC_API int ic_list_vms(struct ic_vm_info **ret, size_t *ret_count, struct ic_error *error);
+/* The record as JSON (configuration, state, processes, paths), for inspect. Free with free(). */
+IC_API int ic_vm_inspect_json(ic_vm *vm, char **ret, struct ic_error *error);
+
+enum ic_log { IC_LOG_CONSOLE = 0 /* kernel log */, IC_LOG_MONITOR /* the monitor's and our own processes' messages */ };
+/* A descriptor to read the log from its start; the caller closes it. Guest text is raw: escape before printing. */
+IC_API int ic_vm_open_log(ic_vm *vm, enum ic_log log, int *ret_fd, struct ic_error *error);
+
+struct ic_vm_stats {
+    size_t size;
+    uint64_t uptime_ms, mem_total_kib, mem_available_kib, overlay_size_kib, overlay_used_kib, oom_kills;
+    uint32_t processes, sessions;
+};
+IC_API int ic_vm_stats(ic_vm *vm, struct ic_vm_stats *ret, struct ic_error *error);
+
+/* ---- commands --------------------------------------------------------------------------------------------------- */
+
+struct ic_exec_options {
+    size_t size;
+    const char *const *argv; /* NULL-terminated */
+    const char *const *env;  /* NAME=value, NULL-terminated; NULL: none besides the image's and the VM's */
+    const char *cwd;         /* absolute; NULL: the image's */
+    const char *user;        /* name or uid[:gid]; NULL: the VM's, else the image's */
+    bool tty;
+    uint16_t rows, cols;
+    uint32_t timeout_ms; /* 0: the VM's */
+    bool no_timeout;     /* none, though the VM has one */
+    /* Borrowed; -1 means none. stdin: nothing is read without it. The caller's file flags are left as they are. */
+    int stdin_fd, stdout_fd, stderr_fd;
+};
+
+enum ic_exec_outcome {
+    IC_EXEC_EXITED = 0,
+    IC_EXEC_SIGNALED,
+    IC_EXEC_TIMED_OUT,
+    IC_EXEC_OUT_OF_MEMORY,
+    IC_EXEC_NOT_FOUND,      /* the program is not there */
+    IC_EXEC_NOT_EXECUTABLE, /* it is there and can't be executed */
+};
+
+struct ic_exec_result {
+    size_t size;
+    enum ic_exec_outcome outcome;
+    int exit_code; /* EXITED */
+    int signal;    /* SIGNALED, TIMED_OUT, OUT_OF_MEMORY; Linux numbering */
+    int status;    /* what a shell would show: exit_code, 128+signal, 124, 126, 127 */
+    uint64_t user_us, system_us, max_rss_kib;
+    char message[512]; /* NOT_FOUND, NOT_EXECUTABLE: why */
+};
+
+typedef struct ic_exec ic_exec;
+
+IC_API void ic_exec_options_init(struct ic_exec_options *options);
+/* Starts the command; ic_exec_wait moves its input and output until it ends. */
+IC_API int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec **ret, struct ic_error *error);
+IC_API int ic_exec_wait(ic_exec *exec, struct ic_exec_result *ret, struct ic_error *error);
+IC_API void ic_exec_resize(ic_exec *exec, uint16_t rows, uint16_t cols);
+IC_API void ic_exec_signal(ic_exec *exec, int signo);
+IC_API void ic_exec_cancel(ic_exec *exec); /* ic_exec_wait returns -IC_ERR_CANCELLED; the guest kills the command */
+IC_API void ic_exec_free(ic_exec *exec);   /* a command that still runs is killed */
+/* Start and wait. */
+IC_API int ic_vm_exec(
+        ic_vm *vm, const struct ic_exec_options *options, struct ic_exec_result *ret, struct ic_error *error);
+
+/* ---- files ------------------------------------------------------------------------------------------------------ */
+
+/* Called now and then; total is 0 when unknown. A value other than 0 cancels. */
+typedef int (*ic_progress_fn)(void *userdata, const char *what, uint64_t done, uint64_t total);
+
+struct ic_copy_options {
+    size_t size;
+    const char *user; /* whose rights are used in the guest; NULL: root */
+    bool follow;      /* follow a symlink that is the source itself */
+    bool keep_owner;  /* into the guest: numeric owners are kept */
+    ic_progress_fn progress;
+    void *userdata;
+};
+struct ic_copy_result {
+    size_t size;
+    uint64_t entries, bytes, skipped; /* skipped: sockets, devices, fifos */
+};
+/* As `cp -a`: into an existing directory, or to a new name; a source that ends in "/." means its contents. */
+IC_API int ic_vm_copy_in(ic_vm *vm, const char *host_path, const char *guest_path,
+        const struct ic_copy_options *options, struct ic_copy_result *ret, struct ic_error *error);
+IC_API int ic_vm_copy_out(ic_vm *vm, const char *guest_path, const char *host_path,
+        const struct ic_copy_options *options, struct ic_copy_result *ret, struct ic_error *error);
+
+/* ---- images and kernels ----------------------------------------------------------------------------------------- */
+
+struct ic_image_info {
+    size_t size;
+    char name[128];
+    char digest[65];      /* hex sha256 of manifest.json */
+    char kernel[128];     /* release */
+    char kernel_kind[16]; /* "debian" or "fast" */
+    uint64_t size_bytes;
+    int64_t created_unix_ms;
+};
+
+struct ic_image_build_options {
+    size_t size;
+    const char *name;        /* recipe and image name; NULL: "base" */
+    const char *kernel;      /* "debian", "fast", or NULL: the recipe's choice */
+    bool force;              /* rebuild though nothing changed */
+    ic_progress_fn progress; /* `what` names the step */
+    void *userdata;
+};
+struct ic_image_import_options {
+    size_t size;
+    const char *name; /* required */
+    const char *kernel;
+    ic_progress_fn progress;
+    void *userdata;
+};
+
+IC_API int ic_image_list(struct ic_image_info **ret, size_t *ret_count, struct ic_error *error); /* free() */
+/* Does nothing when the image is there and its recipe, agent and kernel are unchanged; *ret_built says which. */
+IC_API int ic_image_build(const struct ic_image_build_options *options, bool *ret_built, struct ic_error *error);
+/* A root filesystem tar (also compressed), an OCI or docker archive, or an OCI layout directory. */
+IC_API int ic_image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error);
+IC_API int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error); /* free() */
+IC_API int ic_image_remove(const char *name, bool force, struct ic_error *error);
+/* Recomputes every digest. -IC_ERR_CORRUPT names the first part that differs. */
+IC_API int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error);
+
+struct ic_kernel_info {
+    size_t size;
+    char kind[16]; /* "debian" or "fast" */
+    char release[128];
+    char digest[65]; /* sha256 of vmlinux */
+    uint64_t size_bytes;
+};
+IC_API int ic_kernel_list(struct ic_kernel_info **ret, size_t *ret_count, struct ic_error *error); /* free() */
+/* The fast kernel from Debian's linux-source; minutes. Nothing to do when it is there. */
+IC_API int ic_kernel_build(bool force, ic_progress_fn progress, void *userdata, struct ic_error *error);
+
+/* ---- host ------------------------------------------------------------------------------------------------------- */
+
+enum ic_check_status { IC_CHECK_OK = 0, IC_CHECK_WARNING, IC_CHECK_FAILED };
+struct ic_check {
+    char name[32]; /* "kvm", "qemu", "image base", ... */
+    enum ic_check_status status;
+    char detail[256];
+    char remedy[256]; /* what to do, or "" */
+};
+struct ic_host_report {
+    size_t size;
+    enum ic_backend backend; /* what `auto` picks; AUTO when nothing works */
+    enum ic_isolation isolation;
+    char reason[256];
+    size_t check_count;
+    struct ic_check checks[24];
+};
+IC_API int ic_probe_host(struct ic_host_report *ret, struct ic_error *error);
+
+enum ic_path { IC_PATH_DATA, IC_PATH_STATE, IC_PATH_RUNTIME, IC_PATH_CONFIG };
+/* Where things are for this user (IRONCLAW_HOME, else XDG). Free with free(). */
+IC_API int ic_path_of(enum ic_path which, char **ret, struct ic_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

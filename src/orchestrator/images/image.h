@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the rest of the orchestrator needs of an image: its parts' paths and
+ * the defaults of its commands. The store itself is images/store.c.
+ */
+#pragma once
+
+#include "orchestrator/error.h"
+
+struct image {
+    char name[128]; /* as asked for */
+    char digest[65];
+    char kernel_release[128];
+    char kernel_kind[16];
+    char *kernel_path, *initrd_path, *rootfs_path; /* absolute; initrd may be NULL */
+    char *user, *cwd;                              /* defaults for commands; may be NULL */
+    char **env;                                    /* NULL-terminated or NULL */
+};
+
+/* By name, digest or unique digest prefix (at least 8 digits). Checks that every part is there with its recorded size
+ * and magic (a full digest check is image verify); *ret is to be released by image_deinit. */
+int image_open(const char *name, struct image *ret, struct ic_error *error);
+void image_deinit(struct image *image);

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/paths.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+static char *format(const char *fmt, ...) _printf_(1, 2);
+static char *format(const char *fmt, ...)
+{
+    char *s = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    if (vasprintf(&s, fmt, ap) < 0)
+        s = NULL;
+    va_end(ap);
+    return s;
+}
+
+static const char *absolute_env(const char *name)
+{
+    const char *value = getenv(name);
+
+    return value && value[0] == '/' ? value : NULL;
+}
+
+static const char *home_dir(void)
+{
+    const char *home = absolute_env("HOME");
+    const struct passwd *pw;
+
+    if (home)
+        return home;
+    pw = getpwuid(getuid());
+    return pw && pw->pw_dir && pw->pw_dir[0] == '/' ? pw->pw_dir : NULL;
+}
+
+static char *xdg(const char *env, const char *below_home, const char *suffix)
+{
+    const char *base = absolute_env(env), *home = home_dir();
+
+    if (base)
+        return format("%s/ironclaw%s", base, suffix);
+    return home ? format("%s/%s/ironclaw%s", home, below_home, suffix) : NULL;
+}
+
+static char *runtime_dir(void)
+{
+    const char *base = absolute_env("XDG_RUNTIME_DIR");
+
+    if (base)
+        return format("%s/ironclaw", base);
+    if (getuid() == 0)
+        return format("/run/ironclaw");
+    return format("/tmp/ironclaw-%u", (unsigned)getuid());
+}
+
+int path_of(enum ic_path which, char **ret, struct ic_error *error)
+{
+    static const char *const in_home[] = {
+            [IC_PATH_DATA] = "data",
+            [IC_PATH_STATE] = "state",
+            [IC_PATH_RUNTIME] = "run",
+            [IC_PATH_CONFIG] = "config.json",
+    };
+    const char *home = getenv("IRONCLAW_HOME");
+    char *path = NULL;
+
+    if (home && home[0] != '\0') {
+        if (home[0] != '/')
+            return ic_fail(
+                    error, IC_ERR_INVALID, "IRONCLAW_HOME '%s' is not absolute; give a path that starts with /", home);
+        path = format("%s/%s", home, in_home[which]);
+    } else if (which == IC_PATH_DATA) {
+        path = xdg("XDG_DATA_HOME", ".local/share", "");
+    } else if (which == IC_PATH_STATE) {
+        path = xdg("XDG_STATE_HOME", ".local/state", "");
+    } else if (which == IC_PATH_CONFIG) {
+        path = xdg("XDG_CONFIG_HOME", ".config", "/config.json");
+    } else {
+        path = runtime_dir();
+    }
+    if (!path)
+        return ic_fail(error, IC_ERR_NOT_FOUND, "no home directory: set HOME or IRONCLAW_HOME to an absolute path");
+    *ret = path;
+    return 0;
+}
+
+int path_in(char **ret, struct ic_error *error, enum ic_path which, const char *fmt, ...)
+{
+    _cleanup_(freep) char *base = NULL, *rest = NULL;
+    va_list ap;
+    int r = path_of(which, &base, error);
+
+    if (r < 0)
+        return r;
+    va_start(ap, fmt);
+    if (vasprintf(&rest, fmt, ap) < 0)
+        rest = NULL;
+    va_end(ap);
+    *ret = rest ? format("%s/%s", base, rest) : NULL;
+    return *ret ? 0 : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+}
+
+int path_make_dir(const char *path, struct ic_error *error)
+{
+    char part[PATH_MAX];
+    struct stat st;
+    size_t len = strlen(path);
+
+    if (len == 0 || path[0] != '/' || len >= sizeof(part))
+        return ic_fail(
+                error, IC_ERR_INVALID, "directory '%.64s...': not an absolute path below %d bytes", path, PATH_MAX);
+    memcpy(part, path, len + 1);
+    for (size_t i = 1; i <= len; i++) {
+        if (part[i] != '/' && part[i] != '\0')
+            continue;
+        part[i] = '\0';
+        if (mkdir(part, 0700) < 0 && errno != EEXIST && errno != EISDIR) {
+            int saved = errno;
+            struct stat there;
+            /* A parent on a read-only file system answers EROFS though it exists. */
+            if (stat(part, &there) < 0 || !S_ISDIR(there.st_mode))
+                return ic_fail_errno(error, -saved, "directory %s", part);
+        }
+        part[i] = i < len ? '/' : '\0';
+    }
+    if (lstat(path, &st) < 0)
+        return ic_fail_errno(error, -errno, "directory %s", path);
+    if (!S_ISDIR(st.st_mode) && stat(path, &st) < 0)
+        return ic_fail_errno(error, -errno, "directory %s", path);
+    if (!S_ISDIR(st.st_mode))
+        return ic_fail(error, IC_ERR_EXISTS, "%s: is in the way: not a directory", path);
+    if (st.st_uid != geteuid() || (st.st_mode & 022))
+        return ic_fail(error, IC_ERR_DENIED,
+                "directory %s: must belong to you and be writable by nobody else (chmod go-w)", path);
+    return 0;
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    if (flag == FTW_DNR && chmod(path, 0700) < 0)
+        return errno;
+    return remove(path) < 0 && errno != ENOENT ? errno : 0;
+}
+
+int path_remove_tree(const char *path, struct ic_error *error)
+{
+    int r = nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+
+    if (r < 0 && errno != ENOENT)
+        return ic_fail_errno(error, -errno, "remove %s", path);
+    return r > 0 ? ic_fail_errno(error, -r, "remove %s", path) : 0;
+}
+
+bool path_vm_id_ok(const char *id)
+{
+    size_t len = strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
+
+    return len >= 1 && len <= IC_VM_ID_MAX && id[len] == '\0';
+}
+
+bool path_image_name_ok(const char *name)
+{
+    static const char first[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    static const char rest[] = "abcdefghijklmnopqrstuvwxyz0123456789._-";
+    static const char tag[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    size_t n = strspn(name, rest), m;
+
+    if (n < 1 || n > 64 || !memchr(first, name[0], sizeof(first) - 1))
+        return false;
+    if (name[n] == '\0')
+        return !(n == 64 && strspn(name, "0123456789abcdef") == 64);
+    m = strspn(name + n + 1, tag);
+    return name[n] == ':' && m >= 1 && m <= 32 && name[n + 1 + m] == '\0';
+}
