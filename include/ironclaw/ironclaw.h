@@ -162,6 +162,9 @@ struct ic_vm_info {
 
 /* A VM with the default configuration, named task_id. Returns when it is ready. */
 IC_API int ic_spawn_vm(const char *task_id, ic_vm **ret_vm, struct ic_error *error);
+/* A signal handler of the caller that interrupts one of its waits (EINTR; install it without SA_RESTART) cancels it:
+ * everything is cleaned up and -IC_ERR_CANCELLED returned. So do the calls below that wait for the guest, except
+ * ic_exec_wait, which goes on: handlers use ic_exec_signal and ic_exec_cancel. */
 IC_API int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, struct ic_error *error);
 /* A VM that runs already; a unique prefix of its id is enough. */
 IC_API int ic_open_vm(const char *vm_id, ic_vm **ret_vm, struct ic_error *error);
