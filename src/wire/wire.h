@@ -5,11 +5,11 @@
  *
  * One vsock connection is one session. A frame is
  *     le32 length of the payload, u8 type, payload.
- * Stream frames (STDIN, STDOUT, STDERR, DATA) carry at most 64 KiB, all others
- * at most 1 MiB (the protocol's outer limit for control frames is 16 MiB;
- * none needs it). A receiver checks the length before it buffers a byte of
- * the payload, and a table (wire_legal) says which type is legal in which
- * state of the session; anything else ends the session.
+ * Stream frames (STDIN, STDOUT, STDERR, DATA) carry at most 64 KiB; every
+ * other type has a limit of its own, at most 1 MiB. A receiver checks the
+ * length before it buffers a byte of the payload, and a table (wire_step)
+ * says which type is legal in which state of the session; anything else ends
+ * the session.
  *
  * Strings are le32 length + bytes without NUL; counts precede lists.
  * Decoded structs borrow from the payload that they were decoded from,
@@ -61,7 +61,7 @@ enum wire_type {
     WIRE_ENTRY = 34,    /* struct wire_entry */
     WIRE_DATA = 35,     /* bytes of the current regular file */
     WIRE_HOLE = 36,     /* le64 length of a run of zeroes of the current file */
-    WIRE_DONE = 37,     /* empty: no more entries; put is answered by OK */
+    WIRE_DONE = 37,     /* struct wire_done: no more entries; put is answered by OK */
 
     /* control session; on the ready connection the agent sends READY first, then it is a control session too */
     WIRE_READY = 48,    /* a->h: struct wire_ready */
@@ -87,19 +87,24 @@ struct wire_frame {
 };
 int wire_header_decode(struct wire_frame *ret, const uint8_t bytes[WIRE_HEADER_SIZE]);
 
-/* Sender of a frame, and the session's states: the receiver calls wire_step() for each frame that arrives. */
+/*
+ * Sender of a frame, and the session's states. Each side calls wire_step() for
+ * the frames that it sends and for those that arrive. Frames cross on the way,
+ * so the host's STDIN, RESIZE... are legal before it has seen STARTED, and a
+ * side that has sent its last frame ignores what still arrives.
+ */
 enum wire_sender { WIRE_FROM_HOST, WIRE_FROM_AGENT };
 enum wire_state {
     WIRE_ST_START,      /* host must send HELLO */
     WIRE_ST_REQUEST,    /* host must send EXEC / PUT / GET, or any control request */
-    WIRE_ST_EXEC_START, /* agent must answer STARTED or ERROR */
+    WIRE_ST_EXEC_START, /* agent must answer STARTED or ERROR; the host may send input already */
     WIRE_ST_RUNNING,
     WIRE_ST_PUT,
     WIRE_ST_PUT_FILE,   /* inside a regular file: DATA and HOLE are legal too */
     WIRE_ST_PUT_DONE,   /* agent must answer OK or ERROR */
     WIRE_ST_GET,
     WIRE_ST_GET_FILE,
-    WIRE_ST_CONTROL,
+    WIRE_ST_CONTROL,    /* requests and, in their order, answers */
     WIRE_ST_READY,      /* ready connection: agent must send READY */
     WIRE_ST_ENDED,
 };
@@ -130,8 +135,8 @@ struct wire_exec {
     uint16_t rows, cols;            /* of the tty */
     struct wire_str user;           /* "", name, or uid[:gid]; empty means the image's user ("agent") */
     struct wire_str cwd;            /* absolute; empty means the user's home */
-    uint32_t argc, envc;
-    struct wire_str *argv, *env;    /* decode: one allocation owned by the struct, see wire_exec_deinit */
+    uint32_t argc, envc;            /* argc >= 1 */
+    struct wire_str *argv, *env;    /* env: NAME=value. decode: one allocation owned by argv, see wire_exec_deinit */
 };
 
 enum wire_exit_kind {
@@ -172,6 +177,7 @@ struct wire_copy {
     uint32_t flags;
     struct wire_str path;       /* absolute. put: see docs/protocol.md for the rules of an existing directory */
     struct wire_str user;       /* as in wire_exec: whose rights are used */
+    struct wire_str name;       /* put: the source's base name, used below an existing directory; empty: merge into it */
 };
 
 enum wire_entry_kind {
@@ -184,10 +190,15 @@ struct wire_entry {
     enum wire_entry_kind kind;
     uint32_t mode;              /* 07777 */
     uint32_t uid, gid;
-    uint64_t mtime_ns;
-    uint64_t size;              /* regular files: total with holes */
+    uint64_t mtime_ns;          /* since the epoch; older times are sent as 0 */
+    uint64_t size;              /* regular files: total with holes, at most INT64_MAX */
     struct wire_str path;
     struct wire_str target;     /* symlinks */
+};
+
+struct wire_done {
+    uint32_t skipped;           /* entries that the sender left out: sockets, devices, unreadable ones */
+    struct wire_str message;    /* about the first of them */
 };
 
 struct wire_ready {
@@ -203,7 +214,11 @@ struct wire_stats {
     uint64_t cpu_busy_ms, reaped, oom_kills;
 };
 
-/* Encoders append one whole frame. Errors are sticky in the buf; check it once. */
+/*
+ * Encoders append one whole frame, or nothing and set the buf's sticky error
+ * (-EMSGSIZE: the frame is over its type's limit, -EINVAL: the receiver would
+ * refuse it, -ENOMEM); check it once. Texts of errors are cut at WIRE_MAX_MESSAGE.
+ */
 void wire_put_bytes(struct buf *b, enum wire_type type, const void *data, size_t len);
 void wire_put_empty(struct buf *b, enum wire_type type);
 void wire_put_hello(struct buf *b, enum wire_session session);
@@ -216,6 +231,7 @@ void wire_put_exit(struct buf *b, const struct wire_exit *e);
 void wire_put_copy(struct buf *b, enum wire_type put_or_get, const struct wire_copy *copy);
 void wire_put_entry(struct buf *b, const struct wire_entry *entry);
 void wire_put_hole(struct buf *b, uint64_t len);
+void wire_put_done(struct buf *b, uint32_t skipped, const char *message);
 void wire_put_ready(struct buf *b, const struct wire_ready *ready);
 void wire_put_time(struct buf *b, uint64_t epoch_ns);
 void wire_put_stats(struct buf *b, const struct wire_stats *stats);
@@ -232,25 +248,42 @@ int wire_get_exit(struct wire_exit *ret, const void *payload, size_t len);
 int wire_get_copy(struct wire_copy *ret, const void *payload, size_t len);
 int wire_get_entry(struct wire_entry *ret, const void *payload, size_t len);
 int wire_get_hole(uint64_t *ret, const void *payload, size_t len);
+int wire_get_done(struct wire_done *ret, const void *payload, size_t len);
 int wire_get_ready(struct wire_ready *ret, const void *payload, size_t len);
 int wire_get_time(uint64_t *ret, const void *payload, size_t len);
 int wire_get_stats(struct wire_stats *ret, const void *payload, size_t len);
 
-/* True for a path that an entry may carry (see struct wire_entry). */
+/* A string literal or C string as struct wire_str; NULL is empty. */
+struct wire_str wire_str_of(const char *s);
+
+/* The agent can serve this host: the ranges of versions meet. The session then speaks the lower of the two versions. */
+bool wire_version_ok(const struct wire_hello *hello);
+
+/* The code that tells a Linux errno (positive) best; WIRE_E_IO when none is better. */
+enum wire_error_code wire_error_of_errno(int os_errno);
+
+/* True for a path that an entry may carry (see struct wire_entry): "" too, each part at most 255 bytes. */
 bool wire_path_ok(const char *path, size_t len);
 
 /*
- * Incremental receiver: feed it what read(2) gave, take whole frames out.
- * It holds at most one frame beyond what was taken.
+ * Incremental receiver: feed it what read(2) gave, take whole frames out until
+ * it asks for more. It starts as {0}. What it holds is bounded by one frame of
+ * WIRE_MAX_CONTROL and one read.
  */
+#define WIRE_READ_ROOM (128u << 10)
+
 struct wire_reader {
     struct buf in;
-    size_t taken; /* bytes of the frame last returned, dropped at the next call */
+    size_t taken; /* bytes at the front that belong to frames already returned */
 };
-/* Where to read(2) into: returns a pointer with *ret_room bytes (at least 64 KiB unless the cap is reached), then
- * wire_reader_filled(n). NULL on -ENOMEM. */
+/* Where to read(2) into: returns a pointer with *ret_room bytes (WIRE_READ_ROOM, less near the cap), then
+ * wire_reader_filled(n). Ends the life of payloads returned before. NULL when out of memory, or when the cap is
+ * reached because frames were not taken out. */
 uint8_t *wire_reader_space(struct wire_reader *r, size_t *ret_room);
 void wire_reader_filled(struct wire_reader *r, size_t n);
-/* 1: *ret and *ret_payload (valid until the next call on r); 0: need more bytes; negative as wire_header_decode. */
+/* 1: *ret and *ret_payload (valid until the next wire_reader_space); 0: need more bytes; negative as
+ * wire_header_decode. */
 int wire_reader_next(struct wire_reader *r, struct wire_frame *ret, const uint8_t **ret_payload);
+/* True when bytes were received that no returned frame covers: the peer may not end the connection here. */
+bool wire_reader_pending(const struct wire_reader *r);
 void wire_reader_deinit(struct wire_reader *r);
