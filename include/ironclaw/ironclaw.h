@@ -16,8 +16,8 @@
  *   Output parameters (ret_*) are untouched on failure. Strings are UTF-8 and NUL-terminated.
  *   Ownership: what a function returns through ret_* belongs to the caller and has a free function below.
  *   Units are in the names: _ms, _mib, _bytes.
- *   Threads: a handle is used by one thread at a time; different handles are independent. ic_exec_resize and
- *   ic_exec_signal may be called from any thread and from signal handlers.
+ *   Threads: a handle is used by one thread at a time; different handles are independent. ic_exec_resize,
+ *   ic_exec_signal and ic_exec_cancel may be called from any thread and from signal handlers.
  *   State lives in directories (see ic_paths), shared with other processes: no daemon, and a VM outlives the handle.
  *   Structs with a `size` member: set it to sizeof, or use their init function; zero means the default everywhere.
  *   On systems other than Linux every function that needs a VM returns -IC_ERR_UNSUPPORTED.
@@ -208,7 +208,8 @@ struct ic_exec_options {
     uint16_t rows, cols;
     uint32_t timeout_ms; /* 0: the VM's */
     bool no_timeout;     /* none, though the VM has one */
-    /* Borrowed; -1 means none. stdin: nothing is read without it. The caller's file flags are left as they are. */
+    /* Borrowed; -1 means none. stdin: nothing is read without it. The caller's file flags are left as they are. When an
+     * output's reader is gone (EPIPE), the command gets SIGPIPE and the rest of that output is dropped. */
     int stdin_fd, stdout_fd, stderr_fd;
 };
 
