@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin front for meson, scripts/ and tests/. `make help` lists the targets.
+
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+SECONDS ?= 600
+N       ?= 50
+JOBS    ?= $(shell nproc)
+ARGS    ?=
+T       ?=
+V       ?=
+
+# A build tree runs as it is: scripts/env says where its parts are.
+RUN = BUILD=$(BUILD) scripts/env
+
+.PHONY: help all setup build image run test unit integration escape kill-test soak bench picture install lint sanitize \
+	fuzz cross clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
+
+all: build
+
+setup: ## install the missing Debian packages (all that `make test` needs)
+	@scripts/setup test
+
+$(BUILD)/build.ninja:
+	@meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_ARGS)
+
+build: ## compile, warnings are errors
+	@scripts/setup run
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@ninja -C $(BUILD) -j $(JOBS) --quiet
+
+image: build ## build the base image unless it is there
+	@$(RUN) ironclaw image build base
+
+run: image ## run a program in a VM: make run ARGS="-- uname -a"
+	@$(RUN) scripts/run $(ARGS)
+
+test: ## everything CI runs; one test: make test T=name
+	@scripts/setup test
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@$(RUN) tests/run.py $(if $(V),-v) $(if $(T),-k '$(T)') --build $(BUILD)
+
+unit: build ## unit tests and fuzz corpora only
+	@$(RUN) tests/run.py $(if $(T),-k '$(T)') --build $(BUILD) unit
+
+integration escape: image ## only these tests; T=name for one
+	@$(RUN) tests/run.py $(if $(V),-v) $(if $(T),-k '$(T)') --build $(BUILD) $@
+
+kill-test: image ## kill -9 at random moments of N=50 runs
+	@IRONCLAW_TEST_KILLS=$(N) $(RUN) tests/run.py -v --build $(BUILD) -k kill_at_random integration
+
+soak: image ## N=50 rounds of the integration and escape tests, until one fails
+	@for i in $$(seq $(N)); do echo "round $$i of $(N)"; \
+		$(RUN) tests/run.py $(if $(T),-k '$(T)') --build $(BUILD) integration escape || exit 1; done
+
+bench: image ## ratios, medians of one interleaved run
+	@$(RUN) bench/bench.py --build $(BUILD) $(ARGS)
+
+picture: image ## record docs/picture.svg anew
+	@$(RUN) scripts/picture docs/picture.svg
+
+install: build ## PREFIX=/usr/local, DESTDIR=
+	@[ "$$(meson introspect $(BUILD) --buildoptions | python3 -c \
+		'import json,sys; print(*(o["value"] for o in json.load(sys.stdin) if o["name"] == "prefix"))')" = "$(PREFIX)" ] \
+		|| meson configure $(BUILD) -Dprefix=$(PREFIX)
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --quiet
+
+lint: ## clang-format, clang-tidy, clang build, shellcheck
+	@scripts/setup dev
+	@BUILD=$(BUILD)-clang scripts/lint
+
+sanitize: ## ASan and UBSan build, unit tests, fuzz corpora
+	@scripts/setup dev
+	@[ -e $(BUILD)-asan/build.ninja ] || meson setup $(BUILD)-asan -Db_sanitize=address,undefined -Db_lundef=false
+	@ninja -C $(BUILD)-asan -j $(JOBS) --quiet
+	@UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 tests/run.py --build $(BUILD)-asan unit
+
+fuzz: ## one target under libFuzzer: make fuzz T=wire SECONDS=600
+	@scripts/setup dev
+	@scripts/fuzz '$(T)' $(SECONDS)
+
+cross: ## compile library and CLI for Windows
+	@scripts/setup test
+	@tests/run.py --build $(BUILD) cross
+
+clean: ## remove the build trees, not the images
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-clang $(BUILD)-fuzz $(BUILD)-mingw

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test gets: a home of its own, the ironclaw command in it, and a look at what is left behind.
+
+A test is a function test_<name>(t) in tests/<suite>/test_*.py. It fails by raising (assert, t.fail), is skipped by
+t.skip(reason), and passes by returning. When it returns, its home may hold nothing but what the harness put there: no
+process, socket, mount, record or temporary file.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The exit status of ironclaw itself; everything else is the command's.
+USAGE, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND = 2, 124, 125, 126, 127
+
+
+class Skip(Exception):
+    """The test can't run here; the text says why."""
+
+
+class Failure(AssertionError):
+    """The product did something else than it should."""
+
+
+class Result:
+    def __init__(self, argv, rc, out, err):
+        self.argv, self.rc, self.out, self.err = argv, rc, out, err
+
+    @property
+    def text(self):
+        return self.out.decode("utf-8", "replace")
+
+    @property
+    def errors(self):
+        return self.err.decode("utf-8", "replace")
+
+    def __str__(self):
+        return f"{' '.join(self.argv)[:300]}\n  status {self.rc}\n  stdout {self.out[-1500:]!r}\n  stderr {self.err[-1500:]!r}"
+
+
+def data_dir():
+    """The image store that all tests share: the user's own."""
+    home = os.environ.get("IRONCLAW_HOME")
+    if home:
+        return Path(home) / "data"
+    base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ.get("HOME", "/root"), ".local/share")
+    return Path(base) / "ironclaw"
+
+
+def short_tmp():
+    """A directory whose path leaves room for unix sockets below it."""
+    base = os.environ.get("TMPDIR", "/tmp")
+    return base if len(base) <= 40 else "/tmp"
+
+
+def build_static(source, target, *flags):
+    """Compiles a program that runs in any guest."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+        part = target.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+        command = ["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", *flags, "-o", str(part),
+                   str(source)]
+        subprocess.run(command, check=True)
+        part.rename(target)
+    return target
+
+
+def until(condition, seconds, what, step=0.05):
+    """Waits for a condition that something else brings about; its value."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failure(f"not within {seconds} s: {what}")
+        time.sleep(step)
+
+
+class Processes:
+    """Processes that belong to a home: it is in their environment or on their command line."""
+
+    @staticmethod
+    def _read(pid, name):
+        try:
+            return Path(f"/proc/{pid}/{name}").read_bytes()
+        except OSError:
+            return b""
+
+    @classmethod
+    def of(cls, home):
+        needle, found = os.fsencode(str(home)), {}
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit() or int(entry) == os.getpid():
+                continue
+            cmdline = cls._read(entry, "cmdline")
+            in_env = any(v.startswith(b"IRONCLAW_HOME=") and v[14:] == needle
+                         for v in cls._read(entry, "environ").split(b"\0"))
+            if in_env or needle + b"/" in cmdline or cmdline.rstrip(b"\0").endswith(needle):
+                state = cls._read(entry, "stat").rpartition(b")")[2].split()
+                if state and state[0] != b"Z":
+                    found[int(entry)] = cmdline.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        return found
+
+
+class Context:
+    """One test's world."""
+
+    def __init__(self, name, options):
+        self.name, self.options = name, options
+        self.build = Path(options.build).resolve()
+        self.home = Path(tempfile.mkdtemp(prefix="ic.", dir=short_tmp()))
+        self.work = self.home / "work"  # the test's own files
+        self.tmp = self.home / "tmp"  # TMPDIR of ironclaw
+        self.work.mkdir()
+        self.tmp.mkdir()
+        data = data_dir()
+        if data.is_dir():
+            (self.home / "data").symlink_to(data)
+        self.env = dict(os.environ, IRONCLAW_HOME=str(self.home), TMPDIR=str(self.tmp), LC_ALL="C.UTF-8")
+        self.config = {} if options.backend == "auto" else {"backend": options.backend}
+        self.write_config(self.config)
+        self.cleanups = []
+        self.deadline = time.monotonic() + options.timeout
+
+    # -- running ironclaw
+
+    def write_config(self, config):
+        path = self.home / "config.json"
+        if config:
+            path.write_text(json.dumps(config))
+        elif path.exists():
+            path.unlink()
+
+    def argv(self, *args):
+        return [shutil.which("ironclaw") or str(self.build / "src/cli/ironclaw"), *map(str, args)]
+
+    def remaining(self):
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise Failure(f"the test took longer than {self.options.timeout} s")
+        return left
+
+    def ic(self, *args, stdin=b"", timeout=120, env=None, rc=None):
+        """Runs ironclaw to its end; rc: the status that it must have."""
+        argv = self.argv(*args)
+        child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 env=dict(self.env, **(env or {})), start_new_session=True)
+        try:
+            out, err = child.communicate(stdin, timeout=min(timeout, self.remaining()))
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            out, err = child.communicate()
+            raise Failure(f"no end within {timeout} s: {Result(argv, 'none', out, err)}") from None
+        result = Result(argv, child.returncode, out, err)
+        if rc is not None and result.rc != rc:
+            raise Failure(f"expected status {rc}: {result}")
+        return result
+
+    def start(self, *args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None):
+        """Starts ironclaw; it is killed at the end of the test if it still runs."""
+        child = subprocess.Popen(self.argv(*args), stdin=stdin, stdout=stdout, stderr=stderr,
+                                 env=dict(self.env, **(env or {})), start_new_session=True)
+        self.cleanups.append(lambda: self._end(child))
+        return child
+
+    @staticmethod
+    def _end(child):
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream:
+                stream.close()
+
+    @contextlib.contextmanager
+    def vm(self, name="v", *options):
+        """A kept VM, removed afterwards."""
+        self.ic("run", "--keep", "--name", name, *options, "--", "true", rc=0)
+        try:
+            yield name
+        finally:
+            self.ic("rm", "-f", name)
+
+    def sh(self, name, script, rc=0, **kwargs):
+        """A shell script in a kept VM."""
+        return self.ic("exec", *kwargs.pop("options", ()), name, "--", "sh", "-c", script, rc=rc, **kwargs)
+
+    def json(self, *args):
+        result = self.ic(*args, rc=0)
+        try:
+            return json.loads(result.out)
+        except ValueError as e:
+            raise Failure(f"not JSON ({e}): {result}") from None
+
+    def error(self, *args, status, words, env=None, timeout=60):
+        """ironclaw must fail with this status and one line on stderr that has all the words."""
+        result = self.ic(*args, rc=status, env=env, timeout=timeout)
+        lines = [line for line in result.errors.splitlines() if line.strip()]
+        assert len(lines) == 1, f"expected one line: {result}"
+        for word in words:
+            assert word.lower() in lines[0].lower(), f"no '{word}' in the message: {lines[0]}"
+        assert not result.out, f"output besides the error: {result}"
+        return lines[0]
+
+    # -- images
+
+    def digests(self, image="base"):
+        """The sha256 of each file of an image, computed here."""
+        directory = (self.home / "data/images/names" / image).resolve()
+        result = {}
+        for path in sorted(directory.iterdir()):
+            result[path.name] = subprocess.run(["sha256sum", path], check=True, stdout=subprocess.PIPE).stdout.split()[0]
+        return result
+
+    def own_store(self, image="base", copied=()):
+        """Replaces the shared store by one with only this image, in which the files `copied` may be changed."""
+        shared = (self.home / "data/images/names" / image).resolve()
+        (self.home / "data").unlink()
+        mine = self.home / "data/images" / shared.name
+        names = self.home / "data/images/names"
+        for directory in (self.home / "data", self.home / "data/images", mine, names):
+            directory.mkdir(mode=0o700)
+        for path in shared.iterdir():
+            try:
+                if path.name in copied:
+                    raise OSError
+                os.link(path, mine / path.name)
+            except OSError:
+                shutil.copy2(path, mine / path.name)
+        (names / image).symlink_to(Path("..") / shared.name)
+        self.cleanups.append(lambda: shutil.rmtree(self.home / "data"))
+        return mine
+
+    # -- outcomes
+
+    def skip(self, reason):
+        raise Skip(reason)
+
+    def fail(self, text):
+        raise Failure(text)
+
+    # -- the end
+
+    def processes(self):
+        return Processes.of(self.home)
+
+    def leftovers(self):
+        """What is left of VMs, as lines; the harness's own entries do not count."""
+        lines = [f"process {pid}: {cmd[:160]}" for pid, cmd in self.processes().items()]
+        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+            lines += [f"mount {line.split()[1]}" for line in mounts if str(self.home) in line]
+        for top in ("run", "state", "tmp"):
+            for directory, dirs, files in os.walk(self.home / top):
+                lines += [f"file {directory}/{name}" for name in files if not self._may_stay(name)]
+                if top != "state" or directory.endswith("/vms"):
+                    lines += [f"directory {directory}/{name}" for name in dirs]
+        allowed = {"data", "config.json", "run", "state", "work", "tmp"}
+        lines += [f"file {self.home}/{name}" for name in os.listdir(self.home) if name not in allowed]
+        return lines
+
+    @staticmethod
+    def _may_stay(name):
+        return name == "lock"  # one empty file that serializes commands, not part of a VM
+
+    def assert_clean(self, when, seconds=3):
+        """Nothing is left; what is on its way out gets a moment."""
+        with contextlib.suppress(Failure):
+            until(lambda: not self.leftovers(), seconds, "clean")
+        left = self.leftovers()
+        if left:
+            raise Failure(f"left behind {when}:\n    " + "\n    ".join(left[:20]))
+
+    def close(self):
+        """Ends whatever still runs and removes the home; returns what was left behind."""
+        for cleanup in reversed(self.cleanups):
+            cleanup()
+        self.cleanups.clear()
+        try:
+            self.assert_clean("at the end of the test")
+            return None
+        except Failure as e:
+            return str(e)
+        finally:
+            for pid in self.processes():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            data = self.home / "data"
+            if data.is_symlink():
+                data.unlink()
+            if not any(line.startswith("mount ") for line in self.leftovers()):
+                shutil.rmtree(self.home, ignore_errors=True)

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the tests and ends with one line of counts.
+
+    tests/run.py [-k NAME] [-v] [-j N] [--backend B] [--build DIR] [SUITE...]
+
+Suites: unit (meson's), docs, cross, integration, escape, external. Without a suite: all. -k takes part of a name.
+`make test` is the usual way in; scripts/env sets what this needs.
+"""
+
+import argparse
+import concurrent.futures
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import harness  # noqa: E402
+import suites  # noqa: E402
+
+GUEST_SUITES = ("integration", "escape", "external")
+
+
+class Report:
+    """Counts and prints; may be used from several threads."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.passed, self.failed, self.skipped = 0, [], []
+
+    def add(self, name, outcome, seconds, text=""):
+        with self.lock:
+            mark = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip"}[outcome]
+            reason = f"  ({text})" if outcome == "skipped" else ""
+            print(f"{mark} {name}  {seconds:.1f} s{reason}", flush=True)
+            if outcome == "passed":
+                self.passed += 1
+            elif outcome == "skipped":
+                self.skipped.append((name, text))
+            else:
+                self.failed.append(name)
+                print("    " + text.rstrip().replace("\n", "\n    "), flush=True)
+
+    def close(self, seconds):
+        if self.skipped:
+            print("\nSkipped:")
+            for name, reason in self.skipped:
+                print(f"  {name}: {reason}")
+        if self.failed:
+            print("\nFailed:")
+            for name in self.failed:
+                print(f"  {name}")
+        print(f"\n{seconds:.0f} s")
+        print(f"{self.passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped")
+        return 1 if self.failed or not self.passed else 0
+
+
+def discover(suite, wanted):
+    """The test functions of a suite in their order of definition."""
+    tests = []
+    for path in sorted((Path(__file__).parent / suite).glob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(f"{suite}_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        functions = [f for n, f in vars(module).items() if n.startswith("test_") and callable(f)]
+        for function in functions:
+            name = f"{suite}/{path.stem[5:]}.{function.__name__[5:]}"
+            if wanted in name:
+                tests.append((name, function))
+    return tests
+
+
+def run_one(name, function, options, report):
+    started = time.monotonic()
+    t = harness.Context(name, options)
+    outcome, text = "passed", ""
+    try:
+        function(t)
+    except harness.Skip as e:
+        outcome, text = "skipped", str(e)
+    except Exception as e:  # pylint: disable=broad-except
+        outcome = "failed"
+        frames = [f for f in traceback.extract_tb(e.__traceback__) if "harness" not in f.filename]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line}\n" if frames else ""
+        text = f"{where}{type(e).__name__}: {e}"
+    left = t.close()
+    if left:
+        outcome, text = "failed", f"{text}\n{left}".strip()
+    report.add(name, outcome, time.monotonic() - started, text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-k", dest="name", default="", help="only tests with this in their name")
+    parser.add_argument("-v", dest="verbose", action="store_true", help="commands and their output as they run")
+    parser.add_argument("-j", dest="jobs", type=int, default=min(2, os.cpu_count() or 1), help="tests at once")
+    parser.add_argument("--backend", default=os.environ.get("IRONCLAW_TEST_BACKEND", "auto"))
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--timeout", type=int, default=300, help="seconds for one test")
+    parser.add_argument("suite", nargs="*", help="unit docs cross integration escape external")
+    options = parser.parse_args()
+    wanted = options.suite or list(suites.ALL)
+    for suite in wanted:
+        if suite not in suites.ALL:
+            parser.error(f"no suite '{suite}'; there are: {' '.join(suites.ALL)}")
+
+    report, started = Report(), time.monotonic()
+    if not suites.prepare(wanted, options, report):
+        return report.close(time.monotonic() - started)
+    for suite in wanted:
+        if suite not in GUEST_SUITES:
+            getattr(suites, suite)(options, report)
+    tests = [test for suite in wanted if suite in GUEST_SUITES for test in discover(suite, options.name)]
+    together = [test for test in tests if not getattr(test[1], "alone", False)]
+    alone = [test for test in tests if getattr(test[1], "alone", False)]
+    with concurrent.futures.ThreadPoolExecutor(max(1, options.jobs)) as pool:
+        for future in [pool.submit(run_one, n, f, options, report) for n, f in together]:
+            future.result()
+    for name, function in alone:
+        run_one(name, function, options, report)
+    return report.close(time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
