@@ -25,14 +25,14 @@
 #include "base/loop.h"
 #include "base/macro.h"
 
-#define VSOCK_HOST_CID          2u
-#define VSOCK_GUEST_CID_MIN     3u
-#define VSOCK_MAX_CONNECTIONS   1023u
-#define VSOCK_BUF_ALLOC         (256u << 10) /* bytes that we let the guest have in flight, per connection */
-#define VSOCK_MAX_PKT_PAYLOAD   (64u << 10)  /* largest payload of one packet, both directions */
-#define VSOCK_HOST_PORT_BASE    (1u << 30)   /* local ports given to host-initiated connections */
+#define VSOCK_HOST_CID        2u
+#define VSOCK_GUEST_CID_MIN   3u
+#define VSOCK_MAX_CONNECTIONS 1023u
+#define VSOCK_BUF_ALLOC       (256u << 10) /* bytes that we let the guest have in flight, per connection */
+#define VSOCK_MAX_PKT_PAYLOAD (64u << 10)  /* largest payload of one packet, both directions */
+#define VSOCK_HOST_PORT_BASE  (1u << 30)   /* local ports given to host-initiated connections */
 
-/* virtio 1.2 §5.10.6: every field little-endian, packed, 44 bytes. Here in host order; convert with the two functions. */
+/* virtio 1.2 §5.10.6: 44 bytes, packed, little-endian. Here in host order; convert with the two functions. */
 struct vsock_hdr {
     uint64_t src_cid, dst_cid;
     uint32_t src_port, dst_port;
@@ -52,9 +52,9 @@ enum vsock_op {
     VSOCK_OP_CREDIT_UPDATE = 6,
     VSOCK_OP_CREDIT_REQUEST = 7,
 };
-#define VSOCK_TYPE_STREAM       1u
-#define VSOCK_SHUTDOWN_RECEIVE  1u
-#define VSOCK_SHUTDOWN_SEND     2u
+#define VSOCK_TYPE_STREAM           1u
+#define VSOCK_SHUTDOWN_RECEIVE      1u
+#define VSOCK_SHUTDOWN_SEND         2u
 #define VSOCK_EVENT_TRANSPORT_RESET 0u
 
 void vsock_hdr_decode(struct vsock_hdr *ret, const uint8_t bytes[VSOCK_HDR_SIZE]);
@@ -64,10 +64,12 @@ struct vsock_options {
     size_t size; /* sizeof(struct vsock_options) */
     struct loop *loop;
     uint64_t guest_cid;
-    const char *uds_path;   /* prefix of the "<uds_path>_<port>" sockets; copied */
-    int listen_fd;          /* listening stream socket for host-initiated connections, borrowed; -1 for none */
+    const char *uds_path;        /* prefix of the "<uds_path>_<port>" sockets; copied */
+    int listen_fd;               /* listening stream socket for host-initiated connections, borrowed; -1 for none */
     uint32_t connect_timeout_ms; /* 0 means 2,000: CONNECT line or RESPONSE that does not come */
-    void (*rx_ready)(void *userdata); /* there may be packets for the guest: call vsock_next_packet() */
+    /* There may be packets for the guest: call vsock_next_packet(), here or later. Called once, and again only after
+     * vsock_next_packet() returned 0: a transport that stops earlier, for want of buffers, goes on by itself. */
+    void (*rx_ready)(void *userdata);
     void *userdata;
 };
 
@@ -87,7 +89,7 @@ DEFINE_CLEANUP(struct vsock *, vsock_free)
 enum { VSOCK_PACKET_DROPPED = 1 };
 int vsock_take_packet(struct vsock *v, const struct vsock_hdr *hdr, const struct iovec *payload, size_t count);
 
-/* False while the fixed reply queue is full: the transport leaves the tx queue alone until it has drained rx packets. */
+/* False while the fixed reply queue is full: the transport leaves the tx queue alone until it drained rx packets. */
 bool vsock_can_take(const struct vsock *v);
 
 /*
