@@ -26,11 +26,13 @@ setup: ## install the missing Debian packages (all that `make test` needs)
 	@scripts/setup test
 
 $(BUILD)/build.ninja:
-	@meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_ARGS)
+	@echo "meson setup $(BUILD)"
+	@meson setup $(BUILD) --prefix=$(PREFIX) $(MESON_ARGS) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@rm $(BUILD).log
 
 build: ## compile, warnings are errors
 	@scripts/setup run
-	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@$(MAKE) --no-print-directory -s $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j $(JOBS) --quiet
 
 image: build ## build the base image unless it is there
@@ -41,7 +43,7 @@ run: image ## run a program in a VM: make run ARGS="-- uname -a"
 
 test: ## everything CI runs; one test: make test T=name
 	@scripts/setup test
-	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@$(MAKE) --no-print-directory -s $(BUILD)/build.ninja
 	@$(RUN) tests/run.py $(if $(V),-v) $(if $(T),-k '$(T)') --build $(BUILD)
 
 unit: build ## unit tests and fuzz corpora only

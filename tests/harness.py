@@ -103,8 +103,8 @@ class Processes:
             if not entry.isdigit() or int(entry) == os.getpid():
                 continue
             cmdline = cls._read(entry, "cmdline")
-            in_env = any(v.startswith(b"IRONCLAW_HOME=") and v[14:] == needle
-                         for v in cls._read(entry, "environ").split(b"\0"))
+            values = [v.partition(b"=")[2] for v in cls._read(entry, "environ").split(b"\0") if v[:9] == b"IRONCLAW_"]
+            in_env = any(v == needle or v.startswith(needle + b"/") for v in values)
             if in_env or needle + b"/" in cmdline or cmdline.rstrip(b"\0").endswith(needle):
                 state = cls._read(entry, "stat").rpartition(b")")[2].split()
                 if state and state[0] != b"Z":

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile programs as root in a guest, beside a VM that only wants to be left alone.
+
+After each: the neighbour answers while the attack runs, the hostile VM is gone on demand, the host's image has the
+digest that it had, our own processes stay small, nothing is left.
+"""
+
+import contextlib
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+
+from harness import Failure, until
+
+GUEST = Path(__file__).parent / "guest"
+GONE_WITHIN = 10  # seconds from the demand
+OURS_AT_MOST_KIB = 400 << 10  # resident memory of a process of ours, whatever the guest does
+LOGS_AT_MOST = 64 << 20  # bytes of records and logs of one VM
+
+
+@contextlib.contextmanager
+def hostile(t, *options):
+    """A neighbour, a hostile VM, and what must hold at the end."""
+    before = t.digests()
+    with t.vm("neighbour", "--memory", "128"):
+        t.ic("run", "--keep", "--name", "hostile", "--memory", "256", *options, "--", "true", rc=0)
+        yield
+        check_neighbour(t)
+        check_size(t)
+        started = time.monotonic()
+        t.ic("rm", "-f", "hostile", timeout=GONE_WITHIN + 20)
+        took = time.monotonic() - started
+        assert took < GONE_WITHIN, f"the hostile VM went only after {took:.1f} s"
+        left = {pid: cmd for pid, cmd in t.processes().items() if "hostile" in cmd}
+        assert not left, left
+        check_neighbour(t)
+    assert t.digests() == before, "the image changed"
+
+
+def check_neighbour(t):
+    result = t.ic("exec", "neighbour", "--", "echo", "here", timeout=40)
+    assert result.rc == 0 and result.out == b"here\n", f"the neighbour does not answer: {result}"
+
+
+def check_size(t):
+    for pid, command in t.processes().items():
+        if "qemu-system" in command:
+            continue
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="utf-8") as f:
+            for line in f:
+                if line.startswith("VmRSS:"):
+                    kib = int(line.split()[1])
+                    assert kib < OURS_AT_MOST_KIB, f"{kib} KiB: {command}"
+    total = sum(os.lstat(os.path.join(d, f)).st_size for d, _, files in os.walk(t.home / "state") for f in files)
+    assert total < LOGS_AT_MOST, f"{total} bytes of records and logs"
+
+
+def attack(t, program, seconds, finishes=None, user="root"):
+    """Runs a guest program for a while; finishes: words that it prints when it comes to its end."""
+    with hostile(t):
+        t.ic("cp", GUEST / program, "hostile:/tmp/attack.py", rc=0)
+        child = t.start("exec", "-u", user, "hostile", "--", "python3", "/tmp/attack.py")
+        output = []
+        reader = threading.Thread(target=lambda: output.append(child.stdout.read(1 << 20)), daemon=True)
+        if finishes:
+            reader.start()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and child.poll() is None:
+            check_neighbour(t)
+            time.sleep(0.5)
+        if finishes and child.poll() is not None:
+            reader.join(5)
+            text = b"".join(output).decode("utf-8", "replace")
+            if child.returncode == 0 and finishes not in text:
+                raise Failure(f"the attack did not do its work: {text[-500:]}")
+    until(lambda: child.poll() is not None, 20, "the end of exec after its VM is gone")
+
+
+def test_fork_bomb(t):
+    attack(t, "fork_bomb.py", 8)
+
+
+def test_fork_bomb_of_the_user(t):
+    attack(t, "fork_bomb.py", 8, user="agent")
+
+
+def test_memory_hog(t):
+    attack(t, "memory_hog.py", 12)
+
+
+def test_disk_filler(t):
+    attack(t, "disk_filler.py", 12)
+
+
+def test_device_writer(t):
+    attack(t, "device_writer.py", 15, finishes="devices")
+
+
+def test_ten_thousand_connects(t):
+    attack(t, "vsock_connects.py", 120, finishes="connects 10000")
+
+
+def test_garbage_to_host_ports(t):
+    attack(t, "vsock_garbage.py", 120, finishes="talked")
+
+
+def test_log_flood(t):
+    attack(t, "log_flood.py", 8)
+
+
+def test_output_that_nobody_reads(t):
+    attack(t, "output_flood.py", 5)
+
+
+def test_recovers_from_fork_bomb(t):
+    """A bomb of the unprivileged user ends with its command; the VM serves the next one."""
+    with t.vm("v") as name:
+        t.ic("cp", GUEST / "fork_bomb.py", f"{name}:/tmp/bomb.py", rc=0)
+        t.ic("exec", "--timeout", "4s", name, "--", "python3", "/tmp/bomb.py", timeout=60)
+        until(lambda: t.ic("exec", name, "--", "echo", "alive", timeout=60).out == b"alive\n", 60,
+              "a command after the fork bomb", step=1)
+
+
+def vsock_socket(t, name):
+    """A connection to the guest's agent, as any host program could make it."""
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.settimeout(5)
+    s.connect(str(t.home / "run" / name / "v"))
+    s.sendall(b"CONNECT 1024\n")
+    reply = b""
+    while not reply.endswith(b"\n"):
+        byte = s.recv(1)
+        if not byte:
+            s.close()
+            raise OSError("closed")
+        reply += byte
+    assert reply.startswith(b"OK "), reply
+    return s
+
+
+def test_garbage_to_the_agent(t):
+    """The agent outlives what a broken or hostile host program sends it."""
+    rng = random.Random(3)
+    with t.vm("v") as name:
+        for i in range(120):
+            with contextlib.suppress(OSError), vsock_socket(t, name) as s:
+                kind = i % 4
+                if kind == 0:
+                    s.sendall(rng.randbytes(rng.randrange(1, 100000)))
+                elif kind == 1:
+                    payload = rng.randbytes(rng.randrange(100))
+                    s.sendall(struct.pack("<IB", len(payload), rng.randrange(64)) + payload)
+                elif kind == 2:
+                    s.sendall(struct.pack("<IB", 0xFFFFFFFF, 1) + b"x" * 1000)
+                else:
+                    s.sendall(b"\0")
+        # Many that connect and say nothing.
+        idle = []
+        for _ in range(300):
+            try:
+                idle.append(vsock_socket(t, name))
+            except OSError:
+                break
+        assert len(idle) >= 10, f"only {len(idle)} connections"
+        for s in idle:
+            s.close()
+        until(lambda: t.ic("exec", name, "--", "echo", "alive", timeout=60).out == b"alive\n", 30,
+              "an answer of the agent", step=1)
