@@ -464,25 +464,6 @@ static void test_restart_continues(void **state)
     assert_int_equal(ring_used_idx(&ring), 4);
 }
 
-static void test_remap(void **state)
-{
-    static uint8_t moved[HALF] __attribute__((aligned(4096)));
-
-    start();
-    memcpy(moved, ram, HALF);
-    assert_int_equal(gmem_remove(&mem, (struct gpa){0}), 0);
-    assert_int_equal(gmem_add(&mem, (struct gpa){0}, HALF, moved), 0);
-    assert_int_equal(vq_remap(&vq), 0);
-    ring.ram = moved;
-    push_some(1);
-    assert_int_equal(ring_used_idx(&ring), 1);
-    assert_int_equal(gmem_remove(&mem, (struct gpa){0}), 0);
-    assert_int_equal(vq_remap(&vq), -EFAULT);
-    assert_int_equal(vq_pop(&vq, &chain), VQ_BROKEN);
-    vq_push(&vq, 0, 0);
-    assert_int_equal(ring_used_idx(&ring), 1);
-}
-
 static void test_take_and_split(void **state)
 {
     struct iovec iov[4];
@@ -537,7 +518,6 @@ int main(void)
             cmocka_unit_test(test_signals_without_event_index),
             cmocka_unit_test(test_kicks),
             cmocka_unit_test(test_restart_continues),
-            cmocka_unit_test(test_remap),
             cmocka_unit_test(test_take_and_split),
     };
 

@@ -88,18 +88,6 @@ void vq_stop(struct virtqueue *vq)
     vq->desc = vq->avail = vq->used = NULL;
 }
 
-int vq_remap(struct virtqueue *vq)
-{
-    int r;
-
-    if (!vq->started)
-        return 0;
-    r = map_rings(vq);
-    if (r < 0)
-        vq_break(vq, VQ_FAULT_ADDRESS);
-    return r;
-}
-
 void vq_break(struct virtqueue *vq, enum vq_fault fault)
 {
     if (vq->fault == VQ_FAULT_NONE)

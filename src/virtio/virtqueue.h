@@ -16,8 +16,9 @@
  *    to the guest any more.
  *
  * The three parts of the ring must each lie inside one memory region; they
- * are looked up at vq_start() and again by vq_remap() when the memory table
- * changed. Buffers are looked up for every chain.
+ * are looked up at vq_start(), so after a change of the memory table the
+ * owner starts the queue again where it was. Buffers are looked up for every
+ * chain.
  *
  * Pure: no system call, no allocation. Kicks and interrupts belong to the
  * transport; the queue only says whether the driver wants one. One thread per
@@ -58,7 +59,7 @@ enum vq_fault {
     VQ_FAULT_BYTES,        /* the buffers add up to 4 GiB or more */
 };
 
-/* All fields are private to virtqueue.c, except that anyone may read started and fault. */
+/* Owned by virtqueue.c; others may read started, fault and next_avail (where a stopped queue goes on). */
 struct virtqueue {
     const struct gmem *mem;
     struct vq_config config;
@@ -83,8 +84,6 @@ struct vq_chain {
 int vq_start(struct virtqueue *vq, const struct gmem *mem, const struct vq_config *config);
 /* Chains that were taken and not returned are forgotten. */
 void vq_stop(struct virtqueue *vq);
-/* After a change of the memory table. -EFAULT: the rings are gone, and the queue is broken. */
-int vq_remap(struct virtqueue *vq);
 /* Marks the queue broken for a reason that only the device knows. */
 void vq_break(struct virtqueue *vq, enum vq_fault fault);
 const char *vq_fault_text(enum vq_fault fault);

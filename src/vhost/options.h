@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line of ironclaw-vsock (docs/man/ironclaw-vsock.8). */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/log.h"
+
+enum {
+    EXIT_OK = 0,       /* the front-end left, or a signal asked us to end */
+    EXIT_FAILED = 1,   /* something of this host failed */
+    EXIT_USAGE = 2,    /* the command line is wrong */
+    EXIT_PROTOCOL = 3, /* the front-end broke the vhost-user protocol */
+};
+
+struct options {
+    uint64_t guest_cid;
+    const char *uds_path;
+    int uds_fd;      /* -1: listen at uds_path */
+    int frontend_fd; /* -1: listen at frontend_path */
+    const char *frontend_path;
+    uint32_t linger_ms;
+    enum log_level log_level;
+};
+
+enum { OPTIONS_DONE = 1 }; /* --help or --version was printed */
+/* 0, OPTIONS_DONE, or -EINVAL with one line on stderr. Strings point into argv. */
+int options_parse(struct options *ret, int argc, char **argv);
