@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent: one thread, one epoll loop, a fixed table of sessions.
+ *
+ * Each connection from the host is a session (session.h). Commands run as
+ * children and are served in the loop (exec.h); file transfers are forked off
+ * and work on the connection by themselves (copy.h), so that the loop never
+ * waits for a disk. As PID 1 the agent also reaps every orphan.
+ *
+ * The host is trusted to control the guest, the guest's own processes are not:
+ * connections from anybody but the host are refused, and what a command does
+ * with its pipes, files and processes can at worst end its own session.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/cgroup.h"
+#include "agent/user.h"
+#include "base/loop.h"
+#include "wire/wire.h"
+
+#define AGENT_SESSIONS_MAX 256u
+
+struct session;
+
+struct agent_options {
+    const char *listen_unix;  /* tests: serve this unix socket, as an ordinary process; NULL: vsock */
+    const char *cgroup_mount; /* NULL: none */
+    uint64_t init_us;         /* when main() began, clock.h */
+    bool tied;                /* power off when the ready connection ends or can't be made */
+};
+
+struct agent {
+    struct loop loop;
+    struct agent_options options;
+    struct loop_fd listener, signals;
+    struct loop_timer reap_more, accept_more, housekeeping;
+    struct session *sessions[AGENT_SESSIONS_MAX];
+    unsigned session_count;
+    struct cgroups cgroups;
+    bool change_user; /* false without root's rights: every command runs as the agent itself */
+    bool power_off;   /* why the loop ended */
+    int null_fd, random_fd;
+    uint64_t reaped;
+};
+
+/* Listens, and connects to the host's ready port. On failure nothing is left open. */
+int agent_init(struct agent *agent, const struct agent_options *options);
+void agent_deinit(struct agent *agent);
+/* Until a shutdown is asked for (agent->power_off) or SIGTERM came (tests). */
+int agent_run(struct agent *agent);
+void agent_shut_down(struct agent *agent);
+
+/* Whose rights a request asks for. Without root's rights only the agent's own user can be had. As user_lookup. */
+int agent_find_user(const struct agent *agent, struct user *ret, const struct wire_str *spec);
+
+/* cgroup_take(), and another group is made ready when the agent has time. */
+int agent_take_cgroup(struct agent *agent, struct cgroup **ret);
+
+/* A session that serves fd (taken over also on failure); `ready` for the connection that the agent made. */
+int agent_add_session(struct agent *agent, int fd, bool ready);

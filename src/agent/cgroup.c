@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macro.h"
+
+#define RESERVE_MIN_BYTES ((uint64_t)24 << 20)
+#define PIDS_MIN          256u
+#define PIDS_MAX          4096u
+
+static int write_file(int dir_fd, const char *name, const char *text)
+{
+    _cleanup_(fd_closep) int fd = openat(dir_fd, name, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || write(fd, text, strlen(text)) < 0)
+        return -errno;
+    return 0;
+}
+
+static int write_number(int dir_fd, const char *name, uint64_t number)
+{
+    char text[24];
+
+    (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)number);
+    return write_file(dir_fd, name, text);
+}
+
+/* The number behind `key ` in a flat keyed file. */
+static int read_key(int dir_fd, const char *name, const char *key, uint64_t *ret)
+{
+    _cleanup_(fd_closep) int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+    size_t key_len = strlen(key);
+    char text[512];
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, key, key_len) == 0 && line[key_len] == ' ') {
+            *ret = strtoull(line + key_len + 1, NULL, 10);
+            return 0;
+        }
+    }
+    return -ENODATA;
+}
+
+uint64_t cgroups_memory_max(uint64_t ram_bytes)
+{
+    uint64_t reserve = MAX(ram_bytes / 100 * 8, RESERVE_MIN_BYTES);
+
+    return ram_bytes > 2 * reserve ? ram_bytes - reserve : ram_bytes / 2;
+}
+
+uint64_t cgroups_pids_max(uint64_t ram_bytes)
+{
+    return MAX(MIN((ram_bytes >> 20) * 4, (uint64_t)PIDS_MAX), (uint64_t)PIDS_MIN);
+}
+
+static int set_limits(int base_fd, uint64_t ram_bytes)
+{
+    int r = write_number(base_fd, "memory.max", cgroups_memory_max(ram_bytes));
+
+    if (r == 0)
+        r = write_number(base_fd, "pids.max", cgroups_pids_max(ram_bytes));
+    return r < 0 ? r : write_file(base_fd, "cgroup.subtree_control", "+memory");
+}
+
+int cgroups_init(struct cgroups *groups, const char *mount, uint64_t ram_bytes)
+{
+    _cleanup_(fd_closep) int mount_fd = open(mount, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_(fd_closep) int base_fd = -1;
+    int r;
+
+    *groups = (struct cgroups){.base_fd = -1};
+    if (mount_fd < 0)
+        return -errno;
+    /* cpu: all commands together weigh as little as one, so the agent runs in the middle of a fork bomb. */
+    r = write_file(mount_fd, "cgroup.subtree_control", "+memory +pids +cpu");
+    if (r == -EINVAL || r == -ENOENT)
+        r = write_file(mount_fd, "cgroup.subtree_control", "+memory +pids");
+    if (r < 0)
+        return r;
+    if (mkdirat(mount_fd, "ironclaw", 0755) < 0 && errno != EEXIST)
+        return -errno;
+    base_fd = openat(mount_fd, "ironclaw", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (base_fd < 0)
+        return -errno;
+    r = set_limits(base_fd, ram_bytes);
+    if (r < 0)
+        return r;
+    groups->base_fd = TAKE_FD(base_fd);
+    return 0;
+}
+
+static struct cgroup *find_state(struct cgroups *groups, int state)
+{
+    for (unsigned i = 0; i < CGROUP_MAX; i++) {
+        if ((int)groups->table[i].state == state)
+            return &groups->table[i];
+    }
+    return NULL;
+}
+
+static int make_group(struct cgroups *groups, struct cgroup **ret)
+{
+    struct cgroup *group = find_state(groups, CGROUP_UNUSED);
+    _cleanup_(fd_closep) int dir_fd = -1;
+    char name[32];
+    int r;
+
+    if (!group)
+        return -EAGAIN;
+    (void)snprintf(name, sizeof(name), "cmd-%u", ++groups->last_number);
+    if (mkdirat(groups->base_fd, name, 0755) < 0)
+        return -errno;
+    dir_fd = openat(groups->base_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd < 0) {
+        r = -errno;
+        (void)unlinkat(groups->base_fd, name, AT_REMOVEDIR);
+        return r;
+    }
+    (void)write_file(dir_fd, "memory.oom.group", "1");
+    *group = (struct cgroup){.dir_fd = TAKE_FD(dir_fd), .number = groups->last_number, .state = CGROUP_FREE};
+    groups->free++;
+    *ret = group;
+    return 0;
+}
+
+static void drop_group(struct cgroups *groups, struct cgroup *group)
+{
+    char name[32];
+
+    (void)snprintf(name, sizeof(name), "cmd-%u", group->number);
+    if (unlinkat(groups->base_fd, name, AT_REMOVEDIR) < 0)
+        log_msg(LOG_WARN, "can't remove control group %s: %s", name, strerror(errno));
+    fd_close(group->dir_fd);
+    *group = (struct cgroup){.dir_fd = -1};
+}
+
+void cgroups_prepare(struct cgroups *groups)
+{
+    struct cgroup *group;
+
+    if (groups->base_fd >= 0 && groups->free == 0)
+        (void)make_group(groups, &group);
+}
+
+int cgroup_take(struct cgroups *groups, struct cgroup **ret)
+{
+    struct cgroup *group;
+    int r;
+
+    if (groups->base_fd < 0) {
+        *ret = NULL;
+        return 0;
+    }
+    group = groups->free > 0 ? find_state(groups, CGROUP_FREE) : NULL;
+    if (!group) {
+        r = make_group(groups, &group);
+        if (r < 0)
+            return r;
+    }
+    group->state = CGROUP_TAKEN;
+    groups->free--;
+    *ret = group;
+    return 0;
+}
+
+void cgroup_release(struct cgroups *groups, struct cgroup *group)
+{
+    if (!group)
+        return;
+    if (cgroup_populated(group) != 0) {
+        group->state = CGROUP_LINGERING;
+        groups->lingering++;
+    } else if (groups->free < CGROUP_KEEP) {
+        group->state = CGROUP_FREE;
+        groups->free++;
+    } else {
+        drop_group(groups, group);
+    }
+}
+
+void cgroups_sweep(struct cgroups *groups)
+{
+    for (unsigned i = 0; i < CGROUP_MAX && groups->lingering > 0; i++) {
+        struct cgroup *group = &groups->table[i];
+
+        if (group->state != CGROUP_LINGERING || cgroup_populated(group) != 0)
+            continue;
+        groups->lingering--;
+        cgroup_release(groups, group);
+    }
+}
+
+int cgroup_kill(struct cgroup *group)
+{
+    return group ? write_file(group->dir_fd, "cgroup.kill", "1") : -ENOENT;
+}
+
+int cgroup_signal(struct cgroup *group, int signo)
+{
+    _cleanup_(fd_closep) int fd = -1;
+    char text[4096];
+    size_t have = 0;
+    ssize_t n;
+
+    if (!group)
+        return -ENOENT;
+    fd = openat(group->dir_fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    /* pids.max bounds the list. A number that the end of the buffer cuts is kept for the next round. */
+    while ((n = read(fd, text + have, sizeof(text) - 1 - have)) > 0) {
+        char *line = text, *end;
+
+        text[have + (size_t)n] = '\0';
+        while ((end = strchr(line, '\n'))) {
+            long pid = strtol(line, NULL, 10);
+
+            if (pid > 1)
+                (void)kill((pid_t)pid, signo);
+            line = end + 1;
+        }
+        have = strlen(line);
+        memmove(text, line, have);
+    }
+    return n < 0 ? -errno : 0;
+}
+
+int cgroup_populated(const struct cgroup *group)
+{
+    uint64_t populated = 0;
+    int r = group ? read_key(group->dir_fd, "cgroup.events", "populated", &populated) : -ENOENT;
+
+    return r < 0 ? r : populated != 0;
+}
+
+bool cgroup_had_oom(struct cgroup *group)
+{
+    uint64_t now = 0, before;
+
+    if (!group || read_key(group->dir_fd, "memory.events", "oom_kill", &now) < 0)
+        return false;
+    before = group->oom_kills;
+    group->oom_kills = now;
+    return now > before;
+}
+
+uint64_t cgroups_oom_kills(const struct cgroups *groups)
+{
+    uint64_t n = 0;
+
+    if (groups->base_fd >= 0)
+        (void)read_key(groups->base_fd, "memory.events", "oom_kill", &n);
+    return n;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#define ENTROPY_MAX 512u
+
+static void answer(struct session *s)
+{
+    session_step(s, WIRE_OK);
+    wire_put_empty(&s->out, WIRE_OK);
+    session_touch(s);
+}
+
+void control_send_ready(struct session *s)
+{
+    struct utsname name = {0};
+    struct wire_ready ready = {
+            .version = WIRE_VERSION,
+            .boot_us = clock_now_us(),
+            .init_us = s->agent->options.init_us,
+            .agent_version = wire_str_of(IRONCLAW_VERSION),
+    };
+
+    (void)uname(&name);
+    ready.kernel_release = wire_str_of(name.release);
+    session_step(s, WIRE_READY);
+    wire_put_ready(&s->out, &ready);
+    session_touch(s);
+}
+
+static int set_time(const uint8_t *payload, size_t len)
+{
+    struct timespec ts;
+    uint64_t ns;
+    int r = wire_get_time(&ns, payload, len);
+
+    if (r < 0)
+        return r;
+    ts = (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    return clock_settime(CLOCK_REALTIME, &ts) < 0 ? errno : 0;
+}
+
+/* Two VMs restored from one snapshot share the pool's state until this has run in each. */
+static int add_entropy(const struct agent *agent, const uint8_t *payload, size_t len)
+{
+    union {
+        struct rand_pool_info info;
+        uint8_t bytes[sizeof(struct rand_pool_info) + ENTROPY_MAX];
+    } pool;
+
+    if (len == 0 || len > ENTROPY_MAX)
+        return -EBADMSG;
+    pool.info.entropy_count = (int)len * 8;
+    pool.info.buf_size = (int)len;
+    memcpy(pool.bytes + sizeof(struct rand_pool_info), payload, len);
+    if (ioctl(agent->random_fd, RNDADDENTROPY, &pool.info) < 0 || ioctl(agent->random_fd, RNDRESEEDCRNG) < 0)
+        return errno;
+    return 0;
+}
+
+/* The value of "Key:   123 kB"; 0 when it is not there. */
+static uint64_t meminfo_kib(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+
+    return at ? strtoull(at + strlen(key), NULL, 10) : 0;
+}
+
+static uint64_t cpu_busy_ms(void)
+{
+    _cleanup_(freep) char *text = NULL;
+    unsigned long long user, nice, system, idle, iowait, irq, softirq;
+    long hz = sysconf(_SC_CLK_TCK);
+    size_t len;
+
+    if (fd_read_file(AT_FDCWD, "/proc/stat", 256 << 10, &text, &len) < 0 || hz <= 0)
+        return 0;
+    if (sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &iowait, &irq, &softirq) !=
+            7)
+        return 0;
+    return (user + nice + system + irq + softirq) * 1000 / (uint64_t)hz;
+}
+
+static void send_stats(struct session *s)
+{
+    _cleanup_(freep) char *meminfo = NULL;
+    struct wire_stats stats = {.sessions = s->agent->session_count, .reaped = s->agent->reaped};
+    struct sysinfo info;
+    struct statfs fs;
+    size_t len;
+
+    if (fd_read_file(AT_FDCWD, "/proc/meminfo", 64 << 10, &meminfo, &len) == 0) {
+        stats.mem_total_kib = meminfo_kib(meminfo, "MemTotal:");
+        stats.mem_available_kib = meminfo_kib(meminfo, "MemAvailable:");
+    }
+    if (sysinfo(&info) == 0) {
+        stats.processes = info.procs;
+        stats.uptime_ms = clock_now_ms();
+    }
+    if (statfs("/", &fs) == 0) {
+        uint64_t block = (uint64_t)fs.f_bsize;
+
+        stats.overlay_size_kib = fs.f_blocks * block / 1024;
+        stats.overlay_used_kib = (fs.f_blocks - fs.f_bfree) * block / 1024;
+    }
+    stats.cpu_busy_ms = cpu_busy_ms();
+    stats.oom_kills = cgroups_oom_kills(&s->agent->cgroups);
+    session_step(s, WIRE_STATS);
+    wire_put_stats(&s->out, &stats);
+    session_touch(s);
+}
+
+int control_frame(struct session *s, enum wire_type type, const uint8_t *payload, size_t len)
+{
+    int r = 0;
+
+    switch (type) {
+    case WIRE_TIME:
+        r = set_time(payload, len);
+        break;
+    case WIRE_ENTROPY:
+        r = add_entropy(s->agent, payload, len);
+        break;
+    case WIRE_STATS_REQ:
+        send_stats(s);
+        return 0;
+    case WIRE_SHUTDOWN:
+        agent_shut_down(s->agent);
+        return 0;
+    case WIRE_PING:
+        break;
+    default:
+        return -EPROTO;
+    }
+    if (r < 0)
+        return r;
+    if (r > 0)
+        session_fail(
+                s, WIRE_E_IO, r, "%s: %s", type == WIRE_TIME ? "setting the clock" : "adding entropy", strerror(r));
+    else
+        answer(s);
+    return 0;
+}
