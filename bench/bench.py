@@ -62,19 +62,11 @@ def compare(rounds, sides):
 
 # ---- bare boot -------------------------------------------------------------------------------------------------------
 
-def cpio_entry(name, mode, data):
-    """One entry of a newc archive."""
-    fields = [1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
-    head = b"070701" + b"".join(b"%08X" % f for f in fields) + name.encode() + b"\0"
-    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
-
-
 def bare_initramfs(image, build, target):
     """The image's initramfs with another /init behind it: the kernel unpacks both, the last one wins."""
     init = harness.build_static(HERE / "marker-init.c", build / "bench/marker-init")
-    tail = cpio_entry("init", 0o100755, init.read_bytes()) + cpio_entry("TRAILER!!!", 0, b"")
     data = (image / "initramfs").read_bytes()
-    target.write_bytes(data + b"\0" * (-len(data) % 4) + tail)
+    target.write_bytes(data + b"\0" * (-len(data) % 4) + harness.newc({"init": (0o100755, init.read_bytes())}))
     return target
 
 

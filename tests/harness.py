@@ -74,6 +74,16 @@ def build_static(source, target, *flags):
     return target
 
 
+def newc(files):
+    """A cpio archive as the kernel unpacks it; files: {name: (mode, bytes)}. Behind another one its files win."""
+    archive = b""
+    for name, (mode, data) in [*files.items(), ("TRAILER!!!", (0, b""))]:
+        fields = [1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+        head = b"070701" + b"".join(b"%08X" % f for f in fields) + name.encode() + b"\0"
+        archive += head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
+    return archive
+
+
 def until(condition, seconds, what, step=0.05):
     """Waits for a condition that something else brings about; its value."""
     end = time.monotonic() + seconds
