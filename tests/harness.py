@@ -65,7 +65,8 @@ def short_tmp():
 def build_static(source, target, *flags):
     """Compiles a program that runs in any guest."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+    sources = [source, *(Path(flag) for flag in flags if flag.endswith(".c"))]
+    if not target.exists() or target.stat().st_mtime < max(s.stat().st_mtime for s in sources):
         part = target.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
         command = ["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", *flags, "-o", str(part),
                    str(source)]

@@ -105,7 +105,7 @@ def main():
     parser.add_argument("--backend", default=os.environ.get("IRONCLAW_TEST_BACKEND", "auto"))
     parser.add_argument("--build", default="build")
     parser.add_argument("--timeout", type=int, default=300, help="seconds for one test")
-    parser.add_argument("suite", nargs="*", help="unit docs cross integration escape external")
+    parser.add_argument("suite", nargs="*", help=" ".join(suites.ALL))
     options = parser.parse_args()
     wanted = options.suite or list(suites.ALL)
     for suite in wanted:
