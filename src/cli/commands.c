@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/commands.h"
+
+const struct cli_command *const cli_commands[] = {
+        &cmd_run,
+        &cmd_exec,
+        &cmd_ps,
+        &cmd_logs,
+        &cmd_cp,
+        &cmd_stop,
+        &cmd_kill,
+        &cmd_rm,
+        &cmd_inspect,
+        &cmd_pause,
+        &cmd_unpause,
+        &cmd_snapshot,
+        &cmd_stats,
+        &cmd_image_ls,
+        &cmd_image_build,
+        &cmd_image_import,
+        &cmd_image_inspect,
+        &cmd_image_rm,
+        &cmd_image_verify,
+        &cmd_kernel_ls,
+        &cmd_kernel_build,
+        &cmd_doctor,
+        &cmd_version,
+        &cmd_completion,
+        &cmd_help,
+        NULL,
+};

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The verbs, each defined in its cmd-<verb>.c. */
+#pragma once
+
+#include "cli/cli.h"
+
+extern const struct cli_command cmd_run, cmd_exec, cmd_ps, cmd_logs, cmd_cp, cmd_stop, cmd_kill, cmd_rm, cmd_inspect,
+        cmd_pause, cmd_unpause, cmd_snapshot, cmd_stats;
+extern const struct cli_command cmd_image_ls, cmd_image_build, cmd_image_import, cmd_image_inspect, cmd_image_rm,
+        cmd_image_verify;
+extern const struct cli_command cmd_kernel_ls, cmd_kernel_build;
+extern const struct cli_command cmd_doctor, cmd_version, cmd_completion, cmd_help;

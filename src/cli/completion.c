@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Completion scripts, made from the tables of commands.
+ *
+ * VMs and images are asked of `ironclaw ps -aq` and `ironclaw image ls -q` at
+ * the moment of completion. Nothing of the tables needs quoting beyond what
+ * the three quote functions do, and a test runs the scripts through the shells
+ * that are there.
+ */
+#include "cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ASK_VMS    "ironclaw ps -a -q 2>/dev/null"
+#define ASK_IMAGES "ironclaw image ls -q 2>/dev/null"
+
+static void put_words(struct text *t, const char *choices)
+{
+    for (const char *c = choices; *c; c++)
+        text_putc(t, *c == '|' ? ' ' : *c);
+}
+
+/* The first words ("run", "image") or the second ones of a group, with their summaries through `put`. */
+static void each_word(struct text *t, const char *group,
+        void (*put)(struct text *t, const char *word, size_t len, const char *summary))
+{
+    size_t skip = *group ? strlen(group) + 1 : 0;
+    const char *last = "";
+
+    for (const struct cli_command *const *c = cli_commands; *c; c++) {
+        const char *word = (*c)->name + skip;
+        size_t len;
+
+        if (skip && (strncmp((*c)->name, group, skip - 1) != 0 || (*c)->name[skip - 1] != ' '))
+            continue;
+        len = strcspn(word, " ");
+        if (len == strcspn(last, " ") && strncmp(word, last, len) == 0)
+            continue;
+        last = word;
+        put(t, word, len, word[len] ? "commands of their own" : (*c)->summary);
+    }
+}
+
+static void put_word(struct text *t, const char *word, size_t len, const char *summary)
+{
+    (void)summary;
+    text_put(t, word, len);
+    text_putc(t, ' ');
+}
+
+/* ---- bash -------------------------------------------------------------------------------------------------------- */
+
+static void bash_action(struct text *t, enum cli_complete complete)
+{
+    switch (complete) {
+    case CLI_COMPLETE_FILE:
+        text_puts(t, "COMPREPLY=($(compgen -f -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_DIRECTORY:
+        text_puts(t, "COMPREPLY=($(compgen -d -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_VM:
+        text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_VMS ")\" -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_VM_FILE:
+        text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_VMS " | sed s/\\$/:/)\" -- \"$cur\") "
+                     "$(compgen -f -- \"$cur\")); compopt -o nospace");
+        return;
+    case CLI_COMPLETE_IMAGE:
+        text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_IMAGES ")\" -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_COMMAND:
+        text_puts(t, "COMPREPLY=($(compgen -c -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_SHELL:
+        text_puts(t, "COMPREPLY=($(compgen -W 'bash zsh fish' -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_VERB:
+        text_puts(t, "COMPREPLY=($(compgen -W \"$verbs\" -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_NONE:
+        break;
+    }
+    text_puts(t, ":");
+}
+
+static void bash_option_value(struct text *t, const struct cli_option *o)
+{
+    text_printf(t, "            --%s", o->name);
+    if (o->letter)
+        text_printf(t, "|-%c", o->letter);
+    text_puts(t, ") ");
+    if (o->kind == CLI_CHOICE) {
+        text_puts(t, "COMPREPLY=($(compgen -W '");
+        put_words(t, o->metavar);
+        text_puts(t, "' -- \"$cur\"))");
+    } else {
+        bash_action(t, o->complete);
+    }
+    text_puts(t, "; return;;\n");
+}
+
+static void bash_command(struct text *t, const struct cli_command *c)
+{
+    bool values = false;
+
+    text_printf(t, "    '%s')\n", c->name);
+    for (const struct cli_option *o = c->options; o->name; o++)
+        values = values || o->metavar;
+    if (values) {
+        text_puts(t, "        case \"$prev\" in\n");
+        for (const struct cli_option *o = c->options; o->name; o++) {
+            if (o->metavar)
+                bash_option_value(t, o);
+        }
+        text_puts(t, "        esac\n");
+    }
+    text_puts(t, "        if [[ $cur == -* ]]; then\n            COMPREPLY=($(compgen -W '--help");
+    for (const struct cli_option *o = c->options; o->name; o++)
+        text_printf(t, " --%s", o->name);
+    text_puts(t, "' -- \"$cur\"))\n        else\n            ");
+    bash_action(t, c->complete);
+    text_puts(t, "\n        fi;;\n");
+}
+
+static void bash(struct text *t)
+{
+    text_puts(t, "# bash completion for ironclaw\n_ironclaw() {\n"
+                 "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}\n"
+                 "    local verbs='");
+    each_word(t, "", put_word);
+    text_puts(t, "'\n    COMPREPLY=()\n"
+                 "    if (( COMP_CWORD == 1 )); then\n"
+                 "        COMPREPLY=($(compgen -W \"$verbs --help --version\" -- \"$cur\"))\n        return\n    fi\n"
+                 "    case $verb in\n");
+    for (const struct cli_command *const *c = cli_commands; *c; c++) {
+        size_t len = strcspn((*c)->name, " ");
+
+        if ((*c)->name[len] && (c == cli_commands || strncmp(c[-1]->name, (*c)->name, len + 1) != 0)) {
+            char *group = text_dup((*c)->name, len);
+
+            text_printf(t,
+                    "    %s)\n        if (( COMP_CWORD == 2 )); then\n"
+                    "            COMPREPLY=($(compgen -W '",
+                    group);
+            each_word(t, group, put_word);
+            text_puts(t, "--help' -- \"$cur\"))\n            return\n        fi\n"
+                         "        verb=\"$verb ${COMP_WORDS[2]}\";;\n");
+            free(group);
+        }
+    }
+    text_puts(t, "    esac\n    case $verb in\n");
+    for (const struct cli_command *const *c = cli_commands; *c; c++)
+        bash_command(t, *c);
+    text_puts(t, "    esac\n}\ncomplete -o filenames -F _ironclaw ironclaw\n");
+}
+
+/* ---- zsh --------------------------------------------------------------------------------------------------------- */
+
+/* For inside '...' and an _arguments specification. */
+static void zsh_quote(struct text *t, const char *s, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (s[i] == '\'')
+            text_puts(t, "'\\''");
+        else if (strchr("[]:\\", s[i]))
+            text_printf(t, "\\%c", s[i]);
+        else
+            text_putc(t, s[i]);
+    }
+}
+
+static const char *zsh_action(enum cli_complete complete)
+{
+    switch (complete) {
+    case CLI_COMPLETE_FILE:
+        return "_files";
+    case CLI_COMPLETE_DIRECTORY:
+        return "_files -/";
+    case CLI_COMPLETE_VM:
+        return "_ironclaw_vms";
+    case CLI_COMPLETE_VM_FILE:
+        return "_ironclaw_vm_files";
+    case CLI_COMPLETE_IMAGE:
+        return "_ironclaw_images";
+    case CLI_COMPLETE_COMMAND:
+        return "_command_names -e";
+    case CLI_COMPLETE_SHELL:
+        return "(bash zsh fish)";
+    case CLI_COMPLETE_VERB:
+        return "_ironclaw_verbs";
+    case CLI_COMPLETE_NONE:
+        break;
+    }
+    return " ";
+}
+
+static void zsh_spec(struct text *t, const struct cli_option *o, const char *dashed)
+{
+    text_printf(t, " \\\n            '%s%s[", o->kind == CLI_LIST ? "*" : "", dashed);
+    zsh_quote(t, o->help, strlen(o->help));
+    text_puts(t, "]");
+    if (o->metavar) {
+        text_puts(t, ":");
+        zsh_quote(t, o->metavar, strlen(o->metavar));
+        text_puts(t, ":");
+        if (o->kind == CLI_CHOICE) {
+            text_puts(t, "(");
+            put_words(t, o->metavar);
+            text_puts(t, ")");
+        } else {
+            text_puts(t, zsh_action(o->complete));
+        }
+    }
+    text_puts(t, "'");
+}
+
+static void zsh_option(struct text *t, const struct cli_option *o)
+{
+    struct text dashed = {0};
+
+    text_printf(&dashed, "--%s", o->name);
+    zsh_spec(t, o, dashed.data);
+    text_deinit(&dashed);
+    if (!o->letter)
+        return;
+    text_printf(&dashed, "-%c", o->letter);
+    zsh_spec(t, o, dashed.data);
+    text_deinit(&dashed);
+}
+
+static void zsh_word(struct text *t, const char *word, size_t len, const char *summary)
+{
+    text_puts(t, " '");
+    zsh_quote(t, word, len);
+    text_puts(t, ":");
+    zsh_quote(t, summary, strlen(summary));
+    text_puts(t, "'");
+}
+
+static void zsh_command(struct text *t, const struct cli_command *c)
+{
+    text_printf(t, "    '%s')\n        _arguments -s%s '--help[show this help]'", c->name, c->stops ? " -A '-*'" : "");
+    for (const struct cli_option *o = c->options; o->name; o++)
+        zsh_option(t, o);
+    text_printf(t, " \\\n            '*:operand:%s';;\n", zsh_action(c->complete));
+}
+
+static void zsh_groups(struct text *t)
+{
+    for (const struct cli_command *const *c = cli_commands; *c; c++) {
+        size_t len = strcspn((*c)->name, " ");
+        char *group;
+
+        if (!(*c)->name[len] || (c != cli_commands && strncmp(c[-1]->name, (*c)->name, len + 1) == 0))
+            continue;
+        group = text_dup((*c)->name, len);
+        text_printf(t, "    %s)\n        if (( CURRENT == 3 )); then\n            words_of=(", group);
+        each_word(t, group, zsh_word);
+        text_puts(t, ")\n            _describe -t commands command words_of\n            return\n        fi\n"
+                     "        verb=\"$verb $words[3]\"\n        shift words\n        (( CURRENT-- ));;\n");
+        free(group);
+    }
+}
+
+static void zsh(struct text *t)
+{
+    text_puts(t, "#compdef ironclaw\n# zsh completion for ironclaw\n"
+                 "_ironclaw_vms() { local -a ids; ids=(${(f)\"$(" ASK_VMS ")\"}); compadd -a ids; }\n"
+                 "_ironclaw_images() { local -a names; names=(${(f)\"$(" ASK_IMAGES ")\"}); compadd -a names; }\n"
+                 "_ironclaw_vm_files() { local -a ids; ids=(${(f)\"$(" ASK_VMS ")\"}); "
+                 "compadd -S : -a ids; _files; }\n"
+                 "_ironclaw_verbs() {\n    local -a words_of\n    words_of=(");
+    each_word(t, "", zsh_word);
+    text_puts(t, ")\n    _describe -t commands command words_of\n}\n"
+                 "_ironclaw() {\n    local verb=$words[2]\n    local -a words_of\n"
+                 "    if (( CURRENT == 2 )); then\n        _ironclaw_verbs\n        return\n    fi\n"
+                 "    case $verb in\n");
+    zsh_groups(t);
+    text_puts(t, "    esac\n    shift words\n    (( CURRENT-- ))\n    case $verb in\n");
+    for (const struct cli_command *const *c = cli_commands; *c; c++)
+        zsh_command(t, *c);
+    text_puts(t, "    esac\n}\n"
+                 "if [[ $funcstack[1] == _ironclaw ]]; then\n    _ironclaw \"$@\"\nelse\n"
+                 "    compdef _ironclaw ironclaw\nfi\n");
+}
+
+/* ---- fish -------------------------------------------------------------------------------------------------------- */
+
+static void fish_quote(struct text *t, const char *s, size_t len)
+{
+    text_putc(t, '\'');
+    for (size_t i = 0; i < len; i++) {
+        if (s[i] == '\'' || s[i] == '\\')
+            text_putc(t, '\\');
+        text_putc(t, s[i]);
+    }
+    text_putc(t, '\'');
+}
+
+static void fish_action(struct text *t, enum cli_complete complete)
+{
+    switch (complete) {
+    case CLI_COMPLETE_FILE:
+        text_puts(t, " -F");
+        return;
+    case CLI_COMPLETE_DIRECTORY:
+        text_puts(t, " -f -a '(__fish_complete_directories)'");
+        return;
+    case CLI_COMPLETE_VM:
+        text_puts(t, " -f -a '(" ASK_VMS ")'");
+        return;
+    case CLI_COMPLETE_VM_FILE:
+        text_puts(t, " -F -a '(" ASK_VMS " | string replace -r \"$\" :)'");
+        return;
+    case CLI_COMPLETE_IMAGE:
+        text_puts(t, " -f -a '(" ASK_IMAGES ")'");
+        return;
+    case CLI_COMPLETE_COMMAND:
+        text_puts(t, " -f -a '(__fish_complete_command)'");
+        return;
+    case CLI_COMPLETE_SHELL:
+        text_puts(t, " -f -a 'bash zsh fish'");
+        return;
+    case CLI_COMPLETE_VERB:
+        text_puts(t, " -f -a '");
+        each_word(t, "", put_word);
+        text_puts(t, "'");
+        return;
+    case CLI_COMPLETE_NONE:
+        break;
+    }
+    text_puts(t, " -f");
+}
+
+static void fish_prefix(struct text *t, const struct cli_command *c)
+{
+    text_puts(t, "complete -c ironclaw -n '__ironclaw_is ");
+    text_puts(t, c->name);
+    text_puts(t, "'");
+}
+
+static void fish_option(struct text *t, const struct cli_command *c, const struct cli_option *o)
+{
+    fish_prefix(t, c);
+    if (o->letter)
+        text_printf(t, " -s %c", o->letter);
+    text_printf(t, " -l %s -d ", o->name);
+    fish_quote(t, o->help, strlen(o->help));
+    if (o->kind == CLI_CHOICE) {
+        text_puts(t, " -x -a '");
+        put_words(t, o->metavar);
+        text_puts(t, "'");
+    } else if (o->metavar) {
+        text_puts(t, " -r");
+        fish_action(t, o->complete);
+    }
+    text_putc(t, '\n');
+}
+
+static void fish_word(struct text *t, const char *word, size_t len, const char *summary)
+{
+    text_puts(t, " -f -a ");
+    fish_quote(t, word, len);
+    text_puts(t, " -d ");
+    fish_quote(t, summary, strlen(summary));
+    text_putc(t, '\n');
+}
+
+static void fish_first(struct text *t, const char *word, size_t len, const char *summary)
+{
+    text_puts(t, "complete -c ironclaw -n '__ironclaw_words 1'");
+    fish_word(t, word, len, summary);
+}
+
+static void fish(struct text *t)
+{
+    text_puts(t, "# fish completion for ironclaw\n"
+                 "function __ironclaw_words\n"
+                 "    test (count (commandline -opc)) -eq $argv[1]\nend\n"
+                 "function __ironclaw_is\n"
+                 "    set -l words (commandline -opc)\n"
+                 "    set -e words[1]\n"
+                 "    test (count $words) -ge (count $argv); or return 1\n"
+                 "    test \"$words[1..(count $argv)]\" = \"$argv\"\nend\n"
+                 "function __ironclaw_group\n"
+                 "    set -l words (commandline -opc)\n"
+                 "    test (count $words) -eq 2; and test $words[2] = $argv[1]\nend\n"
+                 "complete -c ironclaw -f\n");
+    each_word(t, "", fish_first);
+    for (const struct cli_command *const *c = cli_commands; *c; c++) {
+        const char *space = strchr((*c)->name, ' ');
+
+        if (space) {
+            text_printf(t, "complete -c ironclaw -n '__ironclaw_group %.*s'", (int)(space - (*c)->name), (*c)->name);
+            fish_word(t, space + 1, strlen(space + 1), (*c)->summary);
+        }
+        fish_prefix(t, *c);
+        fish_action(t, (*c)->complete);
+        text_putc(t, '\n');
+        fish_prefix(t, *c);
+        text_puts(t, " -s h -l help -d 'show this help'\n");
+        for (const struct cli_option *o = (*c)->options; o->name; o++)
+            fish_option(t, *c, o);
+    }
+}
+
+int cli_completion(const char *shell, struct text *ret)
+{
+    if (strcmp(shell, "bash") == 0)
+        bash(ret);
+    else if (strcmp(shell, "zsh") == 0)
+        zsh(ret);
+    else if (strcmp(shell, "fish") == 0)
+        fish(ret);
+    else
+        return -1;
+    return 0;
+}
