@@ -69,13 +69,17 @@ static void environment_and_directory_are_the_request_s(void **state)
 
 static void without_rights_to_gain_and_without_signals_blocked(void **state)
 {
+    const char *ignored;
     struct client c;
 
     assert_int_equal(run(&c, &(struct run){.argv = {"grep", "-E", "^(SigBlk|SigIgn|NoNewPrivs|CapEff|CapPrm|CapAmb):",
                                                    "/proc/self/status"}}),
             WIRE_EXIT);
     assert_non_null(strstr(client_stdout(&c), "SigBlk:\t0000000000000000\n"));
-    assert_non_null(strstr(client_stdout(&c), "SigIgn:\t0000000000000000\n"));
+    ignored = strstr(client_stdout(&c), "SigIgn:\t");
+    assert_non_null(ignored);
+    /* Without 32 and 33: the C library's own, which posix_spawn leaves ignored in what it starts, as make does us. */
+    assert_int_equal(strtoull(ignored + strlen("SigIgn:\t"), NULL, 16) & ~0x180000000ull, 0);
     if (geteuid() == 0) {
         assert_non_null(strstr(client_stdout(&c), "NoNewPrivs:\t1\n"));
         assert_non_null(strstr(client_stdout(&c), "CapPrm:\t0000000000000000\n"));
