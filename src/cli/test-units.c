@@ -236,7 +236,7 @@ static void test_table(void **state)
     table_row(&t, (const char *const[]){"longer", "1\n2", NULL});
     table_format(&t, &out);
     assert_string_equal(text_str(&out), "NAME     X        LAST\n"
-                                        "a        -         one\n"
+                                        "a        -        one\n"
                                         "longer   1\\x0a2   -\n");
     text_deinit(&out);
     table_deinit(&t);
