@@ -123,7 +123,7 @@ static void assert_same_tree(const char *a, const char *b)
     assert_int_equal(nftw(a, same_entry, 64, FTW_PHYS), 0);
 }
 
-static void make_tree(const char *path)
+static void make_tree(const char *path, int files_per_dir)
 {
     static char big[300000];
     char root[128], name[64];
@@ -136,9 +136,9 @@ static void make_tree(const char *path)
     for (int d = 0; d < 20; d++) {
         (void)snprintf(name, sizeof(name), "dir%d", d);
         assert_int_equal(mkdir(in_dir(root, name), 0755), 0);
-        for (int i = 0; i < 100; i++) {
+        for (int i = 0; i < files_per_dir; i++) {
             (void)snprintf(name, sizeof(name), "dir%d/file-%d", d, i);
-            make_file(in_dir(root, name), big, (size_t)(i * 37), i % 2 ? 0644 : 0751);
+            make_file(in_dir(root, name), big, (size_t)i * 37, i % 2 ? 0644 : 0751);
         }
     }
     make_file(in_dir(root, "empty"), "", 0, 0400);
@@ -174,7 +174,7 @@ static void trees_survive_both_ways(void **state)
     (void)snprintf(a, sizeof(a), "%s/a", s->dir);
     (void)snprintf(b, sizeof(b), "%s/b", s->dir);
     (void)snprintf(c, sizeof(c), "%s/c", s->dir);
-    make_tree(a);
+    make_tree(a, 100);
     began = clock_now_ms();
     copy_ok(true, a, b, "a"); /* b is a new name */
     assert_int_equal(mkdir(c, 0755), 0);
@@ -279,7 +279,7 @@ static void errors_reach_the_other_side(void **state)
     assert_string_equal(c.received.message, "/no/such/thing: No such file or directory");
 
     /* The receiver fails at once, while the sender still has much to say. */
-    make_tree(in_dir(s->dir, "t"));
+    make_tree(in_dir(s->dir, "t"), 10);
     c = (struct copy){0};
     run(&c, true, in_dir(s->dir, "t"), "/no/such/dest");
     assert_int_equal(c.receive_r, -ENOENT);
@@ -287,7 +287,7 @@ static void errors_reach_the_other_side(void **state)
     assert_string_equal(c.sent.message, "/no/such/dest: No such file or directory");
 
     /* ... and in the middle. */
-    c = (struct copy){.receive = {.max_entries = 500}};
+    c = (struct copy){.receive = {.max_entries = 150}};
     run(&c, true, in_dir(s->dir, "t"), in_dir(s->dir, "u"));
     assert_int_equal(c.receive_r, -E2BIG);
     assert_int_equal(c.send_r, TRANSFER_PEER_ERROR);
@@ -341,7 +341,7 @@ static int cancel_later(void *userdata, uint64_t bytes, uint64_t entries)
 {
     (void)userdata;
     (void)bytes;
-    return entries > 1000;
+    return entries > 600;
 }
 
 static void callers_can_give_up(void **state)
@@ -350,7 +350,7 @@ static void callers_can_give_up(void **state)
     volatile sig_atomic_t cancel = 1;
     struct copy c = {.send = {.common = {.progress = cancel_later}}};
 
-    make_tree(in_dir(s->dir, "t"));
+    make_tree(in_dir(s->dir, "t"), 60);
     run(&c, true, in_dir(s->dir, "t"), in_dir(s->dir, "a"));
     assert_int_equal(c.send_r, -ECANCELED);
     assert_int_equal(c.receive_r, -ECONNRESET);
@@ -381,7 +381,7 @@ static void a_silent_peer_meets_the_deadline(void **state)
 static volatile bool keep_changing;
 static void *change_file(void *path)
 {
-    while (keep_changing && truncate(path, 1000) == 0 && truncate(path, 5 << 20) == 0)
+    while (keep_changing && truncate(path, 1000) == 0 && truncate(path, 1 << 20) == 0)
         ;
     return NULL;
 }
@@ -396,7 +396,7 @@ static void files_that_change_meanwhile(void **state)
     make_file(path, "", 0, 0600);
     keep_changing = true;
     assert_int_equal(pthread_create(&thread, NULL, change_file, path), 0);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 10; i++) {
         struct copy c = {0};
 
         run(&c, false, path, in_dir(s->dir, "copy"));

@@ -66,7 +66,9 @@ int tree_open(struct tree *t, const struct transfer_receive_options *options)
             .base_fd = -1,
             .file_fd = -1,
     };
-    (void)snprintf(t->shown, sizeof(t->shown), "%s", options->dest);
+    while (len > 1 && options->dest[len - 1] == '/')
+        len--;
+    (void)snprintf(t->shown, sizeof(t->shown), "%.*s", (int)MIN(len, sizeof(t->shown)), options->dest);
     if (len == 0)
         return -ENOENT;
     if (len >= sizeof(t->shown) || strlen(name) >= sizeof(t->top))
@@ -80,8 +82,8 @@ int tree_open(struct tree *t, const struct transfer_receive_options *options)
     if (t->base_fd < 0)
         return -errno;
     memcpy(t->top, name, strlen(name) + 1);
-    n = snprintf(t->shown, sizeof(t->shown), "%s%s%s", options->dest, *name && options->dest[len - 1] != '/' ? "/" : "",
-            name);
+    n = snprintf(t->shown, sizeof(t->shown), "%.*s%s%s", (int)len, options->dest,
+            *name && options->dest[len - 1] != '/' ? "/" : "", name);
     return n < 0 || (size_t)n >= sizeof(t->shown) ? -ENAMETOOLONG : 0;
 }
 
