@@ -18,6 +18,7 @@ struct copy {
     struct transfer_receive_options receive;
     struct transfer_result sent, received;
     int sv[2], send_r, receive_r;
+    bool narrow;
 };
 
 static void *receiver_main(void *arg)
@@ -42,6 +43,8 @@ static void run(struct copy *c, bool put, const char *from, const char *to)
     c->send.common.put = c->receive.common.put = put;
     c->send.common.deadline = c->receive.common.deadline = deadline_after_ms(60000);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, c->sv), 0);
+    if (c->narrow) /* a socket that is nearly always full: partial writes, and waits */
+        assert_int_equal(setsockopt(c->sv[0], SOL_SOCKET, SO_SNDBUF, &(int){4096}, sizeof(int)), 0);
     assert_int_equal(pthread_create(&thread, NULL, receiver_main, c), 0);
     c->send_r = transfer_send(c->sv[0], &reader, &c->send, &c->sent);
     (void)close(c->sv[0]);
@@ -50,7 +53,7 @@ static void run(struct copy *c, bool put, const char *from, const char *to)
 
 static void copy_ok(bool put, const char *from, const char *to, const char *name)
 {
-    struct copy c = {.receive = {.name = name}};
+    struct copy c = {.receive = {.name = name}, .narrow = !put};
 
     run(&c, put, from, to);
     if (c.send_r != 0 || c.receive_r != 0)
