@@ -21,7 +21,7 @@
 #include "virtio/virtqueue.h"
 #include "vsock/vsock.h"
 
-#define VSOCK_BACKEND_BATCH 128u /* chains per queue and run */
+#define VSOCK_BACKEND_BATCH 16u /* chains per queue and run */
 
 struct vsock_backend {
     struct vsock *core;
