@@ -18,6 +18,7 @@
 #include "agent/copy.h"
 #include "agent/exec.h"
 #include "agent/session.h"
+#include "agent/spawn.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -117,6 +118,25 @@ static int on_accept_more(struct loop_timer *timer)
 
 /* ---- children ---- */
 
+void agent_keep_spawn(struct agent *agent, struct spawn *spawn)
+{
+    spawn->next = agent->spawning;
+    agent->spawning = spawn;
+}
+
+static void drop_spawn(struct agent *agent, pid_t pid)
+{
+    for (struct spawn **at = &agent->spawning; *at; at = &(*at)->next) {
+        struct spawn *spawn = *at;
+
+        if (spawn->pid == pid) {
+            *at = spawn->next;
+            spawn_free(spawn);
+            return;
+        }
+    }
+}
+
 /* Once a process is reaped its number may be used again, so its owner learns of it before anything else happens. */
 static void reaped(struct agent *agent, pid_t pid, int status, const struct rusage *usage)
 {
@@ -136,6 +156,7 @@ static void reaped(struct agent *agent, pid_t pid, int status, const struct rusa
             return;
         }
     }
+    drop_spawn(agent, pid);
 }
 
 static void after_reaping(struct agent *agent)
@@ -324,6 +345,13 @@ void agent_deinit(struct agent *agent)
 {
     for (unsigned i = 0; i < AGENT_SESSIONS_MAX; i++)
         session_free(agent->sessions[i]);
+    while (agent->spawning) {
+        pid_t pid = agent->spawning->pid;
+
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0);
+        drop_spawn(agent, pid);
+    }
     fd_close(agent->listener.fd);
     fd_close(agent->signals.fd);
     fd_close(agent->null_fd);

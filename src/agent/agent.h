@@ -24,6 +24,7 @@
 #define AGENT_SESSIONS_MAX 256u
 
 struct session;
+struct spawn;
 
 struct agent_options {
     const char *listen_unix;  /* tests: serve this unix socket, as an ordinary process; NULL: vsock */
@@ -43,6 +44,7 @@ struct agent {
     bool change_user; /* false without root's rights: every command runs as the agent itself */
     bool power_off;   /* why the loop ended */
     int null_fd, random_fd;
+    struct spawn *spawning; /* starts whose session is gone before the child was */
     uint64_t reaped;
 };
 
@@ -58,6 +60,9 @@ int agent_find_user(const struct agent *agent, struct user *ret, const struct wi
 
 /* cgroup_take(), and another group is made ready when the agent has time. */
 int agent_take_cgroup(struct agent *agent, struct cgroup **ret);
+
+/* Takes over a struct spawn until its child is reaped. */
+void agent_keep_spawn(struct agent *agent, struct spawn *spawn);
 
 /* A session that serves fd (taken over also on failure); `ready` for the connection that the agent made. */
 int agent_add_session(struct agent *agent, int fd, bool ready);

@@ -10,7 +10,6 @@
 #include <sys/wait.h>
 #include <termios.h>
 
-#include "agent/command.h"
 #include "agent/spawn.h"
 #include "base/clock.h"
 #include "base/fd.h"
@@ -29,7 +28,7 @@ struct output {
 
 struct exec {
     struct session *session;
-    struct command command;
+    struct spawn *spawn; /* until the start is reported */
     struct cgroup *cgroup;
     pid_t pid; /* also its process group */
     struct loop_fd report;
@@ -109,7 +108,10 @@ void exec_free(struct exec *e)
     loop_disarm(loop_of(e), &e->timeout);
     loop_disarm(loop_of(e), &e->drain);
     cgroup_release(&e->session->agent->cgroups, e->cgroup);
-    command_deinit(&e->command);
+    if (e->spawn && e->pid > 0)
+        agent_keep_spawn(e->session->agent, e->spawn); /* the child may still be using it */
+    else
+        spawn_free(e->spawn);
     e->session->exec = NULL;
     free(e);
 }
@@ -294,13 +296,13 @@ static void fail_start(struct exec *e, const struct spawn_error *report)
 {
     switch ((enum spawn_stage)report->stage) {
     case SPAWN_CWD:
-        fail(e, WIRE_E_NO_CWD, report->error, e->command.cwd);
+        fail(e, WIRE_E_NO_CWD, report->error, e->spawn->command.cwd);
         break;
     case SPAWN_USER:
         fail(e, WIRE_E_NO_USER, report->error, "can't become the user");
         break;
     case SPAWN_EXEC:
-        fail(e, code_of_exec(report->error), report->error, e->command.argv[0]);
+        fail(e, code_of_exec(report->error), report->error, e->spawn->command.argv[0]);
         break;
     default:
         fail(e, WIRE_E_IO, report->error, "can't set up the command");
@@ -314,7 +316,8 @@ static void started(struct exec *e)
 
     e->started = true;
     close_source(e, &e->report);
-    command_deinit(&e->command);
+    spawn_free(e->spawn);
+    e->spawn = NULL;
     session_step(s, WIRE_STARTED);
     wire_put_started(&s->out, (uint32_t)e->pid);
     session_touch(s);
@@ -568,22 +571,21 @@ static int open_tty(struct exec *e, const struct wire_exec *request, const struc
 
 static int spawn_it(struct exec *e, const struct user *user, const int child[3])
 {
-    struct spawn spawn = {
-            .user = e->session->agent->change_user ? user : NULL,
-            .argv = e->command.argv,
-            .env = e->command.env,
-            .path = e->command.path,
-            .cwd = e->command.cwd,
-            .cwd_optional = e->command.cwd_optional,
-            .tty = e->tty,
-            .in = child[0],
-            .out = e->tty ? child[0] : child[1],
-            .err = e->tty ? child[0] : child[2],
-            .cgroup_fd = e->cgroup ? e->cgroup->dir_fd : -1,
-    };
-    int r = spawn_program(&spawn, &e->pid, &e->report.fd);
+    struct spawn *spawn = e->spawn;
+    int r;
 
-    return r < 0 ? r : loop_add(loop_of(e), &e->report);
+    spawn->user = *user;
+    spawn->change_user = e->session->agent->change_user;
+    spawn->tty = e->tty;
+    spawn->in = child[0];
+    spawn->out = e->tty ? child[0] : child[1];
+    spawn->err = e->tty ? child[0] : child[2];
+    spawn->cgroup_fd = e->cgroup ? e->cgroup->dir_fd : -1;
+    r = spawn_program(spawn, &e->report.fd);
+    if (r < 0)
+        return r;
+    e->pid = spawn->pid;
+    return loop_add(loop_of(e), &e->report);
 }
 
 static int exec_new(struct exec **ret, struct session *session)
@@ -592,6 +594,11 @@ static int exec_new(struct exec **ret, struct session *session)
 
     if (!e)
         return -ENOMEM;
+    e->spawn = spawn_new();
+    if (!e->spawn) {
+        free(e);
+        return -ENOMEM;
+    }
     e->session = session;
     e->report = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = on_report};
     e->input = (struct loop_fd){.fd = -1, .events = EPOLLOUT, .ready = on_input_ready};
@@ -616,7 +623,7 @@ static void make(struct session *s, const struct wire_exec *request, const struc
         session_fail(s, WIRE_E_LIMIT, ENOMEM, "out of memory");
         return;
     }
-    r = command_build(&e->command, request, user);
+    r = command_build(&e->spawn->command, request, user);
     if (r < 0) {
         fail(e, r == -EINVAL ? WIRE_E_INVALID : WIRE_E_LIMIT, -r, "arguments, environment or directory");
         return;

@@ -3,11 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <limits.h>
 #include <linux/sched.h>
 #include <signal.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -17,122 +15,244 @@
 #include "base/fd.h"
 #include "base/macro.h"
 
-pid_t spawn_fork(int cgroup_fd)
+/* Sanitizers keep state per thread and stack that a child on a foreign stack would spoil. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SHARE_MEMORY 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define SHARE_MEMORY 0
+#endif
+#endif
+#ifndef SHARE_MEMORY
+#ifdef __x86_64__
+#define SHARE_MEMORY 1
+#else
+#define SHARE_MEMORY 0
+#endif
+#endif
+
+#define KERNEL_SIGSET_SIZE 8u
+
+/* A system call without errno: its result, or a negative errno. */
+static long raw(long number, uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e)
+{
+#ifdef __x86_64__
+    register uintptr_t r10 __asm__("r10") = d;
+    register uintptr_t r8 __asm__("r8") = e;
+    long result;
+
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+                     : "rcx", "r11", "memory");
+    return result;
+#else
+    long result = syscall(number, a, b, c, d, e);
+
+    return result < 0 ? -errno : result;
+#endif
+}
+
+#define RAW(name, a, b, c, d) raw(SYS_##name, (uintptr_t)(a), (uintptr_t)(b), (uintptr_t)(c), (uintptr_t)(d), 0)
+
+/* ---- in the child ---- */
+
+int spawn_become(const struct user *user)
+{
+    long r = RAW(setgroups, user->group_count, user->groups, 0, 0);
+
+    if (r == 0)
+        r = RAW(setresgid, user->gid, user->gid, user->gid, 0);
+    if (r == 0)
+        r = RAW(setresuid, user->uid, user->uid, user->uid, 0);
+    if (r == 0 && user->uid != 0)
+        r = RAW(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0);
+    return (int)r;
+}
+
+static long set_stdio(const struct spawn *spawn)
+{
+    long r = RAW(setsid, 0, 0, 0, 0);
+
+    if (r >= 0 && spawn->tty)
+        r = RAW(ioctl, spawn->in, TIOCSCTTY, 0, 0);
+    if (r >= 0)
+        r = RAW(dup3, spawn->in, STDIN_FILENO, 0, 0);
+    if (r >= 0)
+        r = RAW(dup3, spawn->out, STDOUT_FILENO, 0, 0);
+    if (r >= 0)
+        r = RAW(dup3, spawn->err, STDERR_FILENO, 0, 0);
+    return MIN(r, 0L);
+}
+
+static long exec_file(const struct spawn *spawn, const char *file)
+{
+    return RAW(execve, file, spawn->command.argv, spawn->command.env, 0);
+}
+
+/* Returns only on failure, with the errno that says most: of a program that is there before "not there". */
+static long exec_on_path(struct spawn *spawn)
+{
+    const char *name = spawn->command.argv[0], *dir = spawn->command.path;
+    size_t name_len = strlen(name);
+    long error = -ENOENT, r;
+
+    if (name_len == 0)
+        return -ENOENT;
+    if (strchr(name, '/'))
+        return exec_file(spawn, name);
+    while (*dir) {
+        size_t len = strcspn(dir, ":");
+
+        if (len > 0 && len + name_len + 2 <= sizeof(spawn->file)) {
+            memcpy(spawn->file, dir, len);
+            spawn->file[len] = '/';
+            memcpy(spawn->file + len + 1, name, name_len + 1);
+            /* Looked for first: a failing execve costs the kernel a new address space. */
+            if (RAW(faccessat, AT_FDCWD, spawn->file, F_OK, 0) == 0) {
+                r = exec_file(spawn, spawn->file);
+                if (r != -EACCES && r != -ENOENT && r != -ENOTDIR)
+                    return r;
+                error = r;
+            }
+        }
+        dir += len;
+        dir += *dir == ':';
+    }
+    return error;
+}
+
+static long run_child(struct spawn *spawn, enum spawn_stage *stage)
+{
+    static const uint64_t no_signals;
+    long r;
+
+    *stage = SPAWN_SETUP;
+    r = set_stdio(spawn);
+    if (r < 0)
+        return r;
+    *stage = SPAWN_USER;
+    r = spawn->change_user ? spawn_become(&spawn->user) : 0;
+    if (r < 0)
+        return r;
+    *stage = SPAWN_CWD;
+    r = RAW(chdir, spawn->command.cwd, 0, 0, 0);
+    if (r < 0 && spawn->command.cwd_optional)
+        r = RAW(chdir, "/", 0, 0, 0);
+    if (r < 0)
+        return r;
+    *stage = SPAWN_EXEC;
+    r = RAW(rt_sigprocmask, SIG_SETMASK, &no_signals, 0, KERNEL_SIGSET_SIZE);
+    return r < 0 ? r : exec_on_path(spawn);
+}
+
+static _noreturn_ void child_main(void *arg)
+{
+    struct spawn *spawn = arg;
+    enum spawn_stage stage;
+    long r = run_child(spawn, &stage);
+    struct spawn_error report = {.stage = stage, .error = (int32_t)-r};
+
+    (void)RAW(write, spawn->child_report_fd, &report, sizeof(report), 0);
+    for (;;)
+        (void)RAW(exit_group, 127, 0, 0, 0);
+}
+
+/* ---- in the agent ---- */
+
+struct spawn *spawn_new(void)
+{
+    struct spawn *spawn = malloc(sizeof(*spawn));
+
+    if (spawn)
+        memset(spawn, 0, offsetof(struct spawn, file)); /* the rest is only scratch space, untouched pages are free */
+    if (spawn)
+        spawn->in = spawn->out = spawn->err = spawn->cgroup_fd = spawn->child_report_fd = -1;
+    return spawn;
+}
+
+void spawn_free(struct spawn *spawn)
+{
+    if (!spawn)
+        return;
+    command_deinit(&spawn->command);
+    free(spawn);
+}
+
+static struct clone_args clone_args_for(int cgroup_fd)
 {
     struct clone_args args = {.exit_signal = SIGCHLD};
-    long pid;
 
     if (cgroup_fd >= 0) {
         args.flags = CLONE_INTO_CGROUP;
         args.cgroup = (uint64_t)cgroup_fd;
     }
-    /* Not fork(3): glibc has no call for the control group. The agent has one thread and no fork handlers. */
-    pid = syscall(SYS_clone3, &args, sizeof(args));
-    if (pid < 0 && errno == ENOSYS && cgroup_fd < 0)
+    return args;
+}
+
+pid_t spawn_fork(int cgroup_fd)
+{
+    struct clone_args args = clone_args_for(cgroup_fd);
+    /* Not fork(3): it has no way to name the control group. The agent has one thread and no fork handlers. */
+    long pid = RAW(clone3, &args, sizeof(args), 0, 0);
+
+    if (pid == -ENOSYS && cgroup_fd < 0) {
         pid = fork();
-    return pid < 0 ? (pid_t)-errno : (pid_t)pid;
-}
-
-int spawn_become(const struct user *user)
-{
-    if (setgroups(user->group_count, user->groups) < 0 || setresgid(user->gid, user->gid, user->gid) < 0 ||
-            setresuid(user->uid, user->uid, user->uid) < 0)
-        return -errno;
-    if (user->uid != 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return -errno;
-    return 0;
-}
-
-static int set_stdio(const struct spawn *spawn)
-{
-    if (setsid() < 0)
-        return -errno;
-    if (spawn->tty && ioctl(spawn->in, TIOCSCTTY, 0) < 0)
-        return -errno;
-    if (dup2(spawn->in, STDIN_FILENO) < 0 || dup2(spawn->out, STDOUT_FILENO) < 0 || dup2(spawn->err, STDERR_FILENO) < 0)
-        return -errno;
-    return 0;
-}
-
-/* Returns only on failure, with the errno that says most: of a program that is there before "not there". */
-static int exec_on_path(const struct spawn *spawn)
-{
-    const char *name = spawn->argv[0], *dir = spawn->path;
-    char file[PATH_MAX];
-    int error = ENOENT;
-
-    if (!*name)
-        return -ENOENT;
-    if (strchr(name, '/')) {
-        (void)execve(name, spawn->argv, spawn->env);
-        return -errno;
+        if (pid < 0)
+            pid = -errno;
     }
-    while (*dir) {
-        size_t len = strcspn(dir, ":");
-        int n = snprintf(file, sizeof(file), "%.*s/%s", (int)MIN(len, (size_t)PATH_MAX), len > 0 ? dir : ".", name);
-
-        /* access(2) first: a failing execve costs the kernel a new address space. */
-        if (n > 0 && (size_t)n < sizeof(file) && access(file, F_OK) == 0) {
-            (void)execve(file, spawn->argv, spawn->env);
-            if (errno != EACCES && errno != ENOENT && errno != ENOTDIR)
-                return -errno;
-            error = errno;
-        }
-        dir += len;
-        dir += *dir == ':';
-    }
-    return -error;
+    return (pid_t)pid;
 }
 
-static int run_child(const struct spawn *spawn, enum spawn_stage *ret_stage)
+#if SHARE_MEMORY
+static long spawn_sharing_memory(struct spawn *spawn)
 {
-    sigset_t none;
-    int r;
+    struct clone_args args = clone_args_for(spawn->cgroup_fd);
+    long pid;
 
-    *ret_stage = SPAWN_SETUP;
-    r = set_stdio(spawn);
-    if (r < 0)
-        return r;
-    *ret_stage = SPAWN_USER;
-    r = spawn->user ? spawn_become(spawn->user) : 0;
-    if (r < 0)
-        return r;
-    *ret_stage = SPAWN_CWD;
-    if (chdir(spawn->cwd) < 0 && (!spawn->cwd_optional || chdir("/") < 0))
-        return -errno;
-    *ret_stage = SPAWN_EXEC;
-    (void)sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    return exec_on_path(spawn);
+    args.flags |= CLONE_VM;
+    args.stack = (uint64_t)(uintptr_t)spawn->stack;
+    args.stack_size = sizeof(spawn->stack);
+    /* The child returns from the system call onto its own stack, which has no caller to go back to. */
+    __asm__ volatile("syscall\n\t"
+                     "test %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "mov %[arg], %%rdi\n\t"
+                     "call *%[entry]\n\t"
+                     "ud2\n"
+                     "1:"
+                     : "=a"(pid)
+                     : "a"((long)SYS_clone3), "D"(&args), "S"(sizeof(args)), [entry] "r"(child_main), [arg] "r"(spawn)
+                     : "rcx", "r11", "memory");
+    return pid;
 }
-
-static _noreturn_ void child_main(const struct spawn *spawn, int report_fd)
+#else
+static long spawn_sharing_memory(struct spawn *spawn)
 {
-    enum spawn_stage stage;
-    int r = run_child(spawn, &stage);
-    struct spawn_error report = {.stage = stage, .error = -r};
-
-    if (write(report_fd, &report, sizeof(report)) < 0)
-        _exit(126);
-    _exit(127);
+    (void)spawn;
+    return -ENOSYS;
 }
+#endif
 
-int spawn_program(const struct spawn *spawn, pid_t *ret_pid, int *ret_report_fd)
+int spawn_program(struct spawn *spawn, int *ret_report_fd)
 {
     int pipe_fds[2];
-    pid_t pid;
+    long pid;
 
     if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0)
         return -errno;
-    pid = spawn_fork(spawn->cgroup_fd);
+    spawn->child_report_fd = pipe_fds[1];
+    pid = spawn_sharing_memory(spawn);
+    if (pid == -ENOSYS)
+        pid = spawn_fork(spawn->cgroup_fd);
     if (pid == 0)
-        child_main(spawn, pipe_fds[1]);
+        child_main(spawn);
     fd_close(pipe_fds[1]);
     if (pid < 0) {
         fd_close(pipe_fds[0]);
-        return pid;
+        return (int)pid;
     }
-    *ret_pid = pid;
+    spawn->pid = (pid_t)pid;
     *ret_report_fd = pipe_fds[0];
     return 0;
 }
