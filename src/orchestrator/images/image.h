@@ -12,6 +12,10 @@ struct image {
     char digest[65];
     char kernel_release[128];
     char kernel_kind[16];
+    /* How this kernel finds virtio-mmio devices: "acpi" (Debian's: keep the machine's ACPI on) or "cmdline" (the fast
+     * kernel has no ACPI: turn it off, and let the machine announce them on the command line). */
+    char kernel_devices[16];
+    int lock_fd;                                   /* keeps the parts from being removed until image_deinit; -1: none */
     char *kernel_path, *initrd_path, *rootfs_path; /* absolute; initrd may be NULL */
     char *user, *cwd;                              /* defaults for commands; may be NULL */
     char **env;                                    /* NULL-terminated or NULL */
