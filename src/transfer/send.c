@@ -7,8 +7,9 @@
  * directory and never through a symlink, and what counts is what fstat says
  * of the open file. A file's size is promised in its ENTRY: one that grows
  * meanwhile is cut there, one that shrinks is filled up with a hole and
- * reported as skipped. Frames gather in one buffer, so that many small files
- * cost few writes.
+ * reported as skipped. Small files are read before their ENTRY is written: the
+ * kernel's own files (/proc, /sys) only show their size when they are read.
+ * Frames gather in one buffer, so that many small files cost few writes.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -23,7 +24,8 @@
 #include "base/macro.h"
 #include "transfer/stream.h"
 
-#define FLUSH_AT (128u << 10)
+#define FLUSH_AT  (128u << 10)
+#define SMALL_MAX ((size_t)16 << 20) /* most that is read of a file which says that its size is 0 */
 
 struct level {
     DIR *dir;
@@ -34,6 +36,7 @@ struct sender {
     struct stream stream;
     const struct transfer_send_options *options;
     struct buf out;
+    struct buf small; /* content of a small file */
     struct level stack[TRANSFER_MAX_DEPTH];
     unsigned depth;
     char path[WIRE_MAX_PATH]; /* of the current entry, relative to the copied thing */
@@ -52,6 +55,7 @@ static void sender_free(struct sender *s)
     while (s->depth > 0)
         (void)closedir(s->stack[--s->depth].dir);
     buf_deinit(&s->out);
+    buf_deinit(&s->small);
     free(s);
 }
 DEFINE_CLEANUP(struct sender *, sender_free)
@@ -202,6 +206,50 @@ static int put_file(struct sender *s, int fd, const struct stat *st)
     return r;
 }
 
+/* The content into s->small. A size that is not 0 is taken at its word, so a file that grows ends there. */
+static int read_small(struct sender *s, int fd, uint64_t size)
+{
+    buf_reset(&s->small);
+    while (size == 0 || s->small.len < size) {
+        uint8_t *p = buf_reserve(&s->small, WIRE_MAX_STREAM);
+        ssize_t n;
+
+        if (!p)
+            return s->small.error == -EMSGSIZE ? cannot(s, -EFBIG, NULL) : fail(s, s->small.error, NULL);
+        n = pread(fd, p, WIRE_MAX_STREAM, (off_t)s->small.len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return cannot(s, -errno, NULL);
+        if (n == 0)
+            break;
+        s->small.len += (size_t)n;
+    }
+    if (size > 0 && s->small.len > size)
+        s->small.len = (size_t)size;
+    return 0;
+}
+
+static int put_small_file(struct sender *s, int fd, const struct stat *st)
+{
+    struct stat real = *st;
+    int r = read_small(s, fd, (uint64_t)st->st_size);
+
+    if (r != 0)
+        return r;
+    real.st_size = (off_t)s->small.len;
+    r = put_entry(s, &real, WIRE_ENTRY_FILE, (struct wire_str){0});
+    for (size_t off = 0; r == 0 && off < s->small.len;) {
+        size_t n = MIN(s->small.len - off, (size_t)WIRE_MAX_STREAM);
+
+        wire_put_bytes(&s->out, WIRE_DATA, s->small.data + off, n);
+        s->stream.result->bytes += n;
+        off += n;
+        r = flush_if_full(s);
+    }
+    return r;
+}
+
 /* Opens a directory on the stack. */
 static int enter(struct sender *s, int fd, const struct stat *st)
 {
@@ -251,7 +299,7 @@ static int put_any(struct sender *s, int dirfd, const char *name, bool follow)
     if (S_ISDIR(st.st_mode))
         return enter(s, TAKE_FD(fd), &st);
     if (S_ISREG(st.st_mode))
-        return put_file(s, fd, &st);
+        return st.st_size <= (off_t)WIRE_MAX_STREAM ? put_small_file(s, fd, &st) : put_file(s, fd, &st);
     return cannot(s, -EINVAL, "changed while it was copied");
 }
 
@@ -331,6 +379,7 @@ int transfer_send(
         return -ENOMEM;
     }
     s->options = options;
+    s->small.max = SMALL_MAX;
     stream_init(&s->stream, sock, reader, &options->common, put ? WIRE_FROM_HOST : WIRE_FROM_AGENT, ret);
     r = walk(s);
     if (r == 0) {

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -381,7 +382,7 @@ static void a_silent_peer_meets_the_deadline(void **state)
 }
 
 /* The size that was promised holds, whatever happens to the file meanwhile. */
-static volatile bool keep_changing;
+static atomic_bool keep_changing;
 static void *change_file(void *path)
 {
     while (keep_changing && truncate(path, 1000) == 0 && truncate(path, 1 << 20) == 0)
@@ -411,6 +412,28 @@ static void files_that_change_meanwhile(void **state)
     assert_int_equal(count_entries(s->dir), 2); /* no temporary file */
 }
 
+/* Files of the kernel say that their size is 0 (/proc) or a page (/sys), and have another one. */
+static void files_that_hide_their_size(void **state)
+{
+    struct scratch *s = *state;
+    char want[4096], got[4096];
+    int a = open("/proc/version", O_RDONLY), b;
+    ssize_t n;
+
+    if (a < 0)
+        skip();
+    n = read(a, want, sizeof(want));
+    assert_true(n > 0);
+    copy_ok(false, "/proc/version", in_dir(s->dir, "v"), "");
+    b = open(in_dir(s->dir, "v"), O_RDONLY);
+    assert_int_equal(read(b, got, sizeof(got)), n);
+    assert_memory_equal(want, got, (size_t)n);
+    (void)close(a);
+    (void)close(b);
+    if (access("/sys/kernel/mm/transparent_hugepage/enabled", R_OK) == 0)
+        copy_ok(true, "/sys/kernel/mm/transparent_hugepage/enabled", in_dir(s->dir, "t"), "");
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -426,6 +449,7 @@ int main(void)
             TEST(callers_can_give_up),
             TEST(a_silent_peer_meets_the_deadline),
             TEST(files_that_change_meanwhile),
+            TEST(files_that_hide_their_size),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
