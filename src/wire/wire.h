@@ -23,54 +23,54 @@
 
 #include "base/buf.h"
 
-#define WIRE_VERSION        1u
-#define WIRE_VERSION_MIN    1u
-#define WIRE_MAGIC          0x574c4349u /* "ICLW" */
-#define WIRE_HEADER_SIZE    5u
-#define WIRE_MAX_STREAM     (64u << 10)
-#define WIRE_MAX_CONTROL    (1u << 20)
-#define WIRE_MAX_ARGS       4096u  /* argv and env entries, each list */
-#define WIRE_MAX_PATH       4096u  /* bytes, guest and archive paths */
-#define WIRE_MAX_NAME       256u   /* user names, messages' short strings */
-#define WIRE_MAX_MESSAGE    1024u  /* bytes of an error text */
-#define WIRE_AGENT_PORT     1024u  /* guest port: the host connects here */
-#define WIRE_READY_PORT     1025u  /* host port: the agent connects here once, after boot */
+#define WIRE_VERSION     1u
+#define WIRE_VERSION_MIN 1u
+#define WIRE_MAGIC       0x574c4349u /* "ICLW" */
+#define WIRE_HEADER_SIZE 5u
+#define WIRE_MAX_STREAM  (64u << 10)
+#define WIRE_MAX_CONTROL (1u << 20)
+#define WIRE_MAX_ARGS    4096u /* argv and env entries, each list */
+#define WIRE_MAX_PATH    4096u /* with the NUL that C adds: 4095 bytes in a frame */
+#define WIRE_MAX_NAME    256u  /* user names, messages' short strings */
+#define WIRE_MAX_MESSAGE 1024u /* bytes of an error text */
+#define WIRE_AGENT_PORT  1024u /* guest port: the host connects here */
+#define WIRE_READY_PORT  1025u /* host port: the agent connects here once, after boot */
 
 enum wire_type {
     /* every session, host -> agent, first */
-    WIRE_HELLO = 1,     /* struct wire_hello */
+    WIRE_HELLO = 1, /* struct wire_hello */
     /* agent -> host, any session: it failed; the session ends after it */
-    WIRE_ERROR = 2,     /* struct wire_error */
+    WIRE_ERROR = 2, /* struct wire_error */
     /* agent -> host: the request is done (put, and each control request without an answer of its own) */
-    WIRE_OK = 3,        /* empty */
+    WIRE_OK = 3, /* empty */
 
     /* exec session */
-    WIRE_EXEC = 16,     /* h->a: struct wire_exec */
-    WIRE_STARTED = 17,  /* a->h: le32 pid */
-    WIRE_STDIN = 18,    /* h->a: bytes */
+    WIRE_EXEC = 16,        /* h->a: struct wire_exec */
+    WIRE_STARTED = 17,     /* a->h: le32 pid */
+    WIRE_STDIN = 18,       /* h->a: bytes */
     WIRE_CLOSE_STDIN = 19, /* h->a: empty */
-    WIRE_STDOUT = 20,   /* a->h: bytes; with a tty all output is STDOUT */
-    WIRE_STDERR = 21,   /* a->h: bytes */
-    WIRE_RESIZE = 22,   /* h->a: le16 rows, le16 columns */
-    WIRE_SIGNAL = 23,   /* h->a: u8 signal number, sent to the command's process group */
-    WIRE_EXIT = 24,     /* a->h: struct wire_exit; last frame, after all output */
+    WIRE_STDOUT = 20,      /* a->h: bytes; with a tty all output is STDOUT */
+    WIRE_STDERR = 21,      /* a->h: bytes */
+    WIRE_RESIZE = 22,      /* h->a: le16 rows, le16 columns */
+    WIRE_SIGNAL = 23,      /* h->a: u8 signal number, sent to the command's process group */
+    WIRE_EXIT = 24,        /* a->h: struct wire_exit; last frame, after all output */
 
     /* put (h->a) and get (a->h): ENTRY, its DATA/HOLE, next ENTRY ..., DONE */
-    WIRE_PUT = 32,      /* h->a: struct wire_copy: where to */
-    WIRE_GET = 33,      /* h->a: struct wire_copy: what */
-    WIRE_ENTRY = 34,    /* struct wire_entry */
-    WIRE_DATA = 35,     /* bytes of the current regular file */
-    WIRE_HOLE = 36,     /* le64 length of a run of zeroes of the current file */
-    WIRE_DONE = 37,     /* struct wire_done: no more entries; put is answered by OK */
+    WIRE_PUT = 32,   /* h->a: struct wire_copy: where to */
+    WIRE_GET = 33,   /* h->a: struct wire_copy: what */
+    WIRE_ENTRY = 34, /* struct wire_entry */
+    WIRE_DATA = 35,  /* bytes of the current regular file */
+    WIRE_HOLE = 36,  /* le64 length of a run of zeroes of the current file */
+    WIRE_DONE = 37,  /* struct wire_done: no more entries; put is answered by OK */
 
     /* control session; on the ready connection the agent sends READY first, then it is a control session too */
-    WIRE_READY = 48,    /* a->h: struct wire_ready */
-    WIRE_TIME = 49,     /* h->a: le64 nanoseconds since the epoch; answered OK */
-    WIRE_ENTROPY = 50,  /* h->a: 1..512 bytes, credited and reseeded; answered OK */
+    WIRE_READY = 48,     /* a->h: struct wire_ready */
+    WIRE_TIME = 49,      /* h->a: le64 nanoseconds since the epoch; answered OK */
+    WIRE_ENTROPY = 50,   /* h->a: 1..512 bytes, credited and reseeded; answered OK */
     WIRE_STATS_REQ = 51, /* h->a: empty */
-    WIRE_STATS = 52,    /* a->h: struct wire_stats */
-    WIRE_SHUTDOWN = 53, /* h->a: empty; the agent ends every command, syncs and powers off; the connection just ends */
-    WIRE_PING = 54,     /* h->a: empty; answered OK */
+    WIRE_STATS = 52,     /* a->h: struct wire_stats */
+    WIRE_SHUTDOWN = 53,  /* h->a: empty; the agent ends every command, syncs and powers off; the connection just ends */
+    WIRE_PING = 54,      /* h->a: empty; answered OK */
 };
 
 enum wire_session {
@@ -100,12 +100,12 @@ enum wire_state {
     WIRE_ST_EXEC_START, /* agent must answer STARTED or ERROR; the host may send input already */
     WIRE_ST_RUNNING,
     WIRE_ST_PUT,
-    WIRE_ST_PUT_FILE,   /* inside a regular file: DATA and HOLE are legal too */
-    WIRE_ST_PUT_DONE,   /* agent must answer OK or ERROR */
+    WIRE_ST_PUT_FILE, /* inside a regular file: DATA and HOLE are legal too */
+    WIRE_ST_PUT_DONE, /* agent must answer OK or ERROR */
     WIRE_ST_GET,
     WIRE_ST_GET_FILE,
-    WIRE_ST_CONTROL,    /* requests and, in their order, answers */
-    WIRE_ST_READY,      /* ready connection: agent must send READY */
+    WIRE_ST_CONTROL, /* requests and, in their order, answers */
+    WIRE_ST_READY,   /* ready connection: agent must send READY */
     WIRE_ST_ENDED,
 };
 /* 0 and the next state in *state, or -EPROTO when `type` from `sender` is not legal now. `session` is HELLO's kind;
@@ -125,25 +125,25 @@ struct wire_str {
 
 enum wire_exec_flags {
     WIRE_EXEC_TTY = 1 << 0,
-    WIRE_EXEC_STDIN = 1 << 1,       /* without it the command's stdin is /dev/null */
+    WIRE_EXEC_STDIN = 1 << 1, /* without it the command's stdin is /dev/null */
 };
 
 struct wire_exec {
     uint32_t flags;
-    uint32_t timeout_ms;            /* 0: none; then TERM, and KILL kill_grace_ms later, to all of the command's processes */
+    uint32_t timeout_ms; /* 0: none; then TERM, and KILL kill_grace_ms later, to all of the command's processes */
     uint32_t kill_grace_ms;
-    uint16_t rows, cols;            /* of the tty */
-    struct wire_str user;           /* "", name, or uid[:gid]; empty means the image's user ("agent") */
-    struct wire_str cwd;            /* absolute; empty means the user's home */
-    uint32_t argc, envc;            /* argc >= 1 */
-    struct wire_str *argv, *env;    /* env: NAME=value. decode: one allocation owned by argv, see wire_exec_deinit */
+    uint16_t rows, cols;         /* of the tty */
+    struct wire_str user;        /* "", name, or uid[:gid]; empty means the image's user ("agent") */
+    struct wire_str cwd;         /* absolute; empty means the user's home */
+    uint32_t argc, envc;         /* argc >= 1 */
+    struct wire_str *argv, *env; /* env: NAME=value. decode: one allocation owned by argv, see wire_exec_deinit */
 };
 
 enum wire_exit_kind {
-    WIRE_EXIT_CODE = 0,      /* value: exit code */
-    WIRE_EXIT_SIGNAL = 1,    /* value: signal that ended it */
-    WIRE_EXIT_TIMEOUT = 2,   /* value: signal that ended it */
-    WIRE_EXIT_OOM = 3,       /* value: SIGKILL; the guest's memory limit ended it */
+    WIRE_EXIT_CODE = 0,    /* value: exit code */
+    WIRE_EXIT_SIGNAL = 1,  /* value: signal that ended it */
+    WIRE_EXIT_TIMEOUT = 2, /* value: signal that ended it */
+    WIRE_EXIT_OOM = 3,     /* value: SIGKILL; the guest's memory limit ended it */
 };
 struct wire_exit {
     enum wire_exit_kind kind;
@@ -154,30 +154,30 @@ struct wire_exit {
 enum wire_error_code {
     WIRE_E_PROTOCOL = 1,
     WIRE_E_VERSION = 2,
-    WIRE_E_NOT_FOUND = 3,       /* exec: the program; copy: the path */
+    WIRE_E_NOT_FOUND = 3, /* exec: the program; copy: the path */
     WIRE_E_NOT_EXECUTABLE = 4,
     WIRE_E_NO_USER = 5,
     WIRE_E_NO_CWD = 6,
-    WIRE_E_IO = 7,              /* os_errno says which */
-    WIRE_E_LIMIT = 8,           /* too many sessions, processes, entries */
+    WIRE_E_IO = 7,    /* os_errno says which */
+    WIRE_E_LIMIT = 8, /* too many sessions, processes, entries */
     WIRE_E_NO_SPACE = 9,
     WIRE_E_INVALID = 10,
 };
 struct wire_error {
     enum wire_error_code code;
-    uint32_t os_errno;          /* Linux numbering, 0 if none */
-    struct wire_str message;    /* the host escapes it before it prints it */
+    uint32_t os_errno;       /* Linux numbering, 0 if none */
+    struct wire_str message; /* the host escapes it before it prints it */
 };
 
 enum wire_copy_flags {
-    WIRE_COPY_KEEP_OWNER = 1 << 0,   /* put: apply uid/gid of the entries; else all belong to `user` */
-    WIRE_COPY_FOLLOW = 1 << 1,       /* get: follow a symlink that is the path itself */
+    WIRE_COPY_KEEP_OWNER = 1 << 0, /* put: apply uid/gid of the entries; else all belong to `user` */
+    WIRE_COPY_FOLLOW = 1 << 1,     /* get: follow a symlink that is the path itself */
 };
 struct wire_copy {
     uint32_t flags;
-    struct wire_str path;       /* absolute. put: see docs/protocol.md for the rules of an existing directory */
-    struct wire_str user;       /* as in wire_exec: whose rights are used */
-    struct wire_str name;       /* put: the source's base name, used below an existing directory; empty: merge into it */
+    struct wire_str path; /* absolute. put: see docs/protocol.md for the rules of an existing directory */
+    struct wire_str user; /* as in wire_exec: whose rights are used */
+    struct wire_str name; /* put: the source's base name, used below an existing directory; empty: merge into it */
 };
 
 enum wire_entry_kind {
@@ -185,26 +185,27 @@ enum wire_entry_kind {
     WIRE_ENTRY_DIR = 2,
     WIRE_ENTRY_SYMLINK = 3,
 };
-/* Path: relative, "" for the copied thing itself, no "." or ".." part, no leading or doubled '/', parents come first. */
+/* Path: relative, "" for the copied thing itself, no "." or ".." part, no leading or doubled '/', parents come first.
+ */
 struct wire_entry {
     enum wire_entry_kind kind;
-    uint32_t mode;              /* 07777 */
+    uint32_t mode; /* 07777 */
     uint32_t uid, gid;
-    uint64_t mtime_ns;          /* since the epoch; older times are sent as 0 */
-    uint64_t size;              /* regular files: total with holes, at most INT64_MAX */
+    uint64_t mtime_ns; /* since the epoch; older times are sent as 0 */
+    uint64_t size;     /* regular files: total with holes, at most INT64_MAX */
     struct wire_str path;
-    struct wire_str target;     /* symlinks */
+    struct wire_str target; /* symlinks */
 };
 
 struct wire_done {
-    uint32_t skipped;           /* entries that the sender left out: sockets, devices, unreadable ones */
-    struct wire_str message;    /* about the first of them */
+    uint32_t skipped;        /* entries that the sender left out: sockets, devices, unreadable ones */
+    struct wire_str message; /* about the first of them */
 };
 
 struct wire_ready {
     uint16_t version;
-    uint64_t boot_us;           /* CLOCK_MONOTONIC when the agent sent it */
-    uint64_t init_us;           /* ... when the agent's main() began */
+    uint64_t boot_us; /* CLOCK_MONOTONIC when the agent sent it */
+    uint64_t init_us; /* ... when the agent's main() began */
     struct wire_str agent_version, kernel_release;
 };
 
