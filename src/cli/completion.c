@@ -65,7 +65,7 @@ static void bash_action(struct text *t, enum cli_complete complete)
         return;
     case CLI_COMPLETE_VM_FILE:
         text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_VMS " | sed s/\\$/:/)\" -- \"$cur\") "
-                     "$(compgen -f -- \"$cur\")); compopt -o nospace");
+                     "$(compgen -f -- \"$cur\")); compopt -o nospace 2>/dev/null");
         return;
     case CLI_COMPLETE_IMAGE:
         text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_IMAGES ")\" -- \"$cur\"))");
@@ -312,7 +312,7 @@ static void fish_action(struct text *t, enum cli_complete complete)
         text_puts(t, " -f -a '(" ASK_VMS ")'");
         return;
     case CLI_COMPLETE_VM_FILE:
-        text_puts(t, " -F -a '(" ASK_VMS " | string replace -r \"$\" :)'");
+        text_puts(t, " -F -a '(" ASK_VMS " | string replace -r \\'$\\' :)'");
         return;
     case CLI_COMPLETE_IMAGE:
         text_puts(t, " -f -a '(" ASK_IMAGES ")'");
@@ -382,8 +382,9 @@ static void fish(struct text *t)
                  "function __ironclaw_is\n"
                  "    set -l words (commandline -opc)\n"
                  "    set -e words[1]\n"
-                 "    test (count $words) -ge (count $argv); or return 1\n"
-                 "    test \"$words[1..(count $argv)]\" = \"$argv\"\nend\n"
+                 "    set -l n (count $argv)\n"
+                 "    test (count $words) -ge $n; or return 1\n"
+                 "    test \"$words[1..$n]\" = \"$argv\"\nend\n"
                  "function __ironclaw_group\n"
                  "    set -l words (commandline -opc)\n"
                  "    test (count $words) -eq 2; and test $words[2] = $argv[1]\nend\n"

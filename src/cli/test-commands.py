@@ -1,0 +1,378 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The whole command line against a library without VMs (test-fake.c): exit statuses, output, signals, terminals."""
+import base64, fcntl, json, os, pty, select, shutil, signal, struct, subprocess, sys, tempfile, termios, time, unittest
+
+EXE = os.path.abspath(sys.argv.pop(1))
+DIR = tempfile.TemporaryDirectory()
+LOG = os.path.join(DIR.name, "log")
+ENV = {"PATH": os.environ["PATH"], "FAKE_LOG": LOG, "IRONCLAW_HOME": DIR.name, "HOST_ONLY": "from the host"}
+
+
+def run(*args, stdin=b"", env=None):
+    if os.path.exists(LOG):
+        os.unlink(LOG)
+    p = subprocess.run([EXE, *args], input=stdin, capture_output=True, env={**ENV, **(env or {})}, timeout=30)
+    return p.returncode, p.stdout.decode(errors="surrogateescape"), p.stderr.decode(errors="surrogateescape")
+
+
+def log():
+    try:
+        with open(LOG) as f:
+            return f.read().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def wait_for(line, timeout=10):
+    end = time.time() + timeout
+    while time.time() < end:
+        if any(entry.startswith(line) for entry in log()):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {line!r} in {log()}")
+
+
+class Run(unittest.TestCase):
+    def test_status_is_the_commands(self):
+        status, out, err = run("run", "--", "sh", "-c", "echo hello; exit 7")
+        self.assertEqual((status, out), (7, "hello\n"))
+        self.assertEqual(err, "ironclaw: backend qemu, isolation: software emulation\n")
+        self.assertEqual(log()[-1], "destroy task-1")
+        self.assertIn("spawn keep=0 tied=1", log())
+
+    def test_other_statuses(self):
+        for command, expected in ((["sh", "-c", "kill -TERM $$"], 143), (["/nonexistent"], 127), (["/etc/passwd"], 126)):
+            status, _, err = run("run", "-q", *command)
+            self.assertEqual(status, expected)
+            self.assertEqual(log()[-1], "destroy task-1")
+            if expected < 128:
+                self.assertEqual(err, "ironclaw: run: the program can't be run \\x1b[31m\n")
+
+    def test_timeout(self):
+        status, _, err = run("run", "-q", "--timeout", "100ms", "sleep", "20")
+        self.assertEqual(status, 124)
+        self.assertRegex(err, "^ironclaw: run: sleep: timed out after .* ms\n$")
+        self.assertIn("set timeout_ms=100", log())
+
+    def test_stdin(self):
+        self.assertEqual(run("run", "-qi", "cat", stdin=b"in")[1], "in")
+        self.assertEqual(run("run", "-q", "cat", stdin=b"in")[1], "")
+
+    def test_environment(self):
+        path = os.path.join(DIR.name, "env")
+        with open(path, "w") as f:
+            f.write("# comment\n\nA=from file\r\nB=two=three\nHOST_ONLY\nNOT_SET_ANYWHERE\n")
+        self.assertEqual(run("run", "-q", "--env-file", path, "-e", "A=1", "-e", "C=", "--", "true")[0], 0)
+        self.assertEqual([line for line in log() if line.startswith("set env")],
+                ["set env=A=1", "set env=B=two=three", "set env=HOST_ONLY=from the host", "set env=C="])
+        status, out, _ = run("exec", "-e", "A=a b", "alpha", "--", "sh", "-c", 'echo "$A"')
+        self.assertEqual((status, out), (0, "a b\n"))
+        for args in (["-e", "=x"], ["-e", ""], ["--env-file", "/nonexistent"], ["--env-file", EXE]):
+            status, _, err = run("run", *args, "true")
+            self.assertEqual((status, err.count("\n")), (2, 1))
+            self.assertEqual([line for line in log() if line.startswith("spawn")], [])
+
+    def test_usage(self):
+        for args in (["run"], ["run", "--"], ["run", "--memroy", "1"], ["run", "--memory", "1", "true"],
+                ["run", "--cpus", "33", "true"], ["run", "--cpus", "0", "true"], ["run", "--name", "../x", "true"],
+                ["run", "--backend", "xen", "true"], ["run", "-w", "relative", "true"], ["run", "-t", "true"],
+                ["run", "--keep", "--rm", "true"], ["run", "-di"], ["run", "--config", "/nonexistent", "true"],
+                ["exec", "alpha"], ["nonsense"], ["image"], ["image", "nonsense"], ["--nonsense"], ["cp", "a", "b"],
+                ["cp", "alpha:/a", "alpha:/b"], ["cp", "alpha:/a", "-"], ["completion", "tcsh"], ["ps", "x"],
+                ["inspect", "--type", "x", "y"], ["logs", "--tail", "x", "alpha"], ["run", "\x1b[2J--x"][:1]):
+            status, out, err = run(*args)
+            self.assertEqual((status, out, err.count("\n")), (2, "", 1), args)
+            self.assertTrue(err.startswith("ironclaw: "), err)
+            self.assertEqual([line for line in log() if line.startswith("spawn")], [])
+
+    def test_no_such_image(self):
+        status, out, err = run("run", "--image", "nope", "true")
+        self.assertEqual((status, out, err), (125, "", "ironclaw: run: image nope: not found; run 'ironclaw image ls'\n"))
+
+    def test_keep(self):
+        status, out, err = run("run", "-d", "--name", "mine")
+        self.assertEqual((status, out, err), (0, "mine\n", "ironclaw: backend qemu, isolation: software emulation\n"))
+        self.assertIn("spawn keep=1 tied=0", log())
+        self.assertNotIn("destroy mine", log())
+        status, out, err = run("run", "--keep", "--name", "mine", "echo", "x")
+        self.assertEqual((status, out), (0, "x\n"))
+        self.assertIn("VM mine is kept", err)
+        self.assertNotIn("destroy mine", log())
+
+    def test_configuration_order(self):
+        path = os.path.join(DIR.name, "config.json")
+        for p in (path, path + "2"):
+            with open(p, "w") as f:
+                f.write("{}")
+        run("run", "--config", path + "2", "--memory", "1g", "true")
+        os.unlink(path)
+        self.assertEqual(log()[:3], [f"load {path}", f"load {path}2", "set memory_mib=1024"])
+
+    def test_json(self):
+        status, out, err = run("run", "--json", "--", "sh", "-c", r"printf 'a\n\303\251'; printf 'e\377' >&2; exit 3")
+        result = json.loads(out)
+        self.assertEqual((status, err), (3, ""))
+        self.assertEqual((result["status"], result["exit_code"], result["signal"]), (3, 3, None))
+        self.assertEqual((result["stdout"], result["stdout_truncated"]), ("a\n\u00e9", False))
+        self.assertEqual(base64.b64decode(result["stderr_base64"]), b"e\xff")
+        self.assertEqual((result["backend"], result["isolation"]), ("qemu", "software emulation"))
+        status, out, _ = run("exec", "--json", "alpha", "true")
+        self.assertEqual((status, json.loads(out)["stdout"]), (0, ""))
+        status, out, err = run("run", "--json", "--image", "nope", "true")
+        self.assertEqual((status, json.loads(out)["error"]["code"]), (125, "IC_ERR_NOT_FOUND"))
+
+    def test_json_is_bounded(self):
+        status, out, _ = run("run", "--json", "--", "head", "-c", "20000000", "/dev/zero")
+        result = json.loads(out)
+        self.assertEqual((status, len(result["stdout"]), result["stdout_truncated"]), (0, 16 << 20, True))
+
+    def test_closed_pipe(self):
+        p = subprocess.run(["bash", "-c", f"{EXE} run -q -- yes | head -n1; echo ${{PIPESTATUS[0]}}"],
+                capture_output=True, env=ENV, timeout=30)
+        self.assertEqual((p.stdout, p.stderr), (b"y\n141\n", b""))
+        p = subprocess.run(["bash", "-c", f"{EXE} help | true; {EXE} ps > /dev/full"], capture_output=True, env=ENV)
+        self.assertEqual((p.returncode, p.stderr.count(b"\n")), (125, 1))
+
+
+class Signals(unittest.TestCase):
+    def start(self, *args, **env):
+        if os.path.exists(LOG):
+            os.unlink(LOG)
+        return subprocess.Popen([EXE, *args], env={**ENV, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL)
+
+    def finish(self, p):
+        out, err = p.communicate(timeout=20)
+        return p.returncode, out.decode(), err.decode()
+
+    def test_during_boot(self):
+        for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            p = self.start("run", "true", FAKE_SPAWN_MS="10000")
+            wait_for("spawn")
+            time.sleep(0.05)
+            p.send_signal(signo)
+            self.assertEqual(self.finish(p), (128 + signo, "", ""))
+            self.assertIn("spawn cancelled", log())
+
+    def test_forwarded(self):
+        for signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            p = self.start("run", "-q", "--", "sleep", "20")
+            wait_for("exec")
+            time.sleep(0.1)
+            p.send_signal(signo)
+            self.assertEqual(self.finish(p), (128 + signo, "", ""))
+            self.assertEqual(log()[-1], "destroy task-1")
+
+    def test_twice_cancels(self):
+        for signo in (signal.SIGINT, signal.SIGTERM):
+            p = self.start("run", "-q", "--", "sh", "-c", "trap '' INT TERM; echo on; while :; do sleep 1; done")
+            self.assertEqual(p.stdout.read(3), b"on\n")
+            p.send_signal(signo)
+            time.sleep(0.2)
+            self.assertIsNone(p.poll())
+            p.send_signal(signo)
+            self.assertEqual(self.finish(p), (128 + signo, "", ""))
+            self.assertEqual(log()[-1], "destroy task-1")
+
+    def test_command_may_handle_it(self):
+        p = self.start("run", "-q", "--", "sh", "-c", "trap 'echo got; exit 5' TERM; echo on; while :; do sleep 0.1; done")
+        self.assertEqual(p.stdout.read(3), b"on\n")
+        p.send_signal(signal.SIGTERM)
+        self.assertEqual(self.finish(p)[:2], (5, "got\n")) # the shell itself may say "Terminated"
+
+
+class Terminal(unittest.TestCase):
+    """A command on a real pseudo-terminal; the fake gives the command the terminal itself."""
+
+    def setUp(self):
+        if os.path.exists(LOG):
+            os.unlink(LOG)
+        self.master, self.slave = pty.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+        self.before = termios.tcgetattr(self.slave)
+
+    def tearDown(self):
+        os.close(self.master)
+        os.close(self.slave)
+
+    def start(self, *args):
+        return subprocess.Popen([EXE, *args], env=ENV, stdin=self.slave, stdout=self.slave, stderr=self.slave,
+                start_new_session=True)
+
+    def read(self, timeout=5, until=b""):
+        out, end = b"", time.time() + timeout
+        while time.time() < end and (not until or until not in out):
+            if select.select([self.master], [], [], 0.05)[0]:
+                out += os.read(self.master, 65536)
+        return out
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def test_raw_and_restored(self):
+        for ending in (None, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV):
+            p = self.start("run", "-qit", "--", "sh", "-c", "echo started; sleep 0.5; sleep %d" % (20 if ending else 0))
+            self.read(until=b"started")
+            time.sleep(0.1)
+            self.assertTrue(self.is_raw())
+            if ending:
+                p.send_signal(ending)
+            p.wait(timeout=20)
+            self.assertEqual(termios.tcgetattr(self.slave), self.before, ending)
+
+    def test_size(self):
+        p = self.start("run", "-qit", "--", "sh", "-c", "echo started; sleep 1")
+        self.read(until=b"started")
+        self.assertIn("exec sh tty=1 33x99", log())
+        time.sleep(0.2)
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 11, 22, 0, 0))
+        p.send_signal(signal.SIGWINCH)
+        wait_for("resize 11x22")
+        self.assertEqual(p.wait(timeout=10), 0)
+
+    def test_stop_and_continue(self):
+        p = self.start("run", "-qit", "--", "sh", "-c", "echo started; sleep 2")
+        self.read(until=b"started")
+        time.sleep(0.2)
+        p.send_signal(signal.SIGTSTP)
+        time.sleep(0.2)
+        self.assertEqual(termios.tcgetattr(self.slave), self.before)
+        p.send_signal(signal.SIGCONT)
+        time.sleep(0.2)
+        self.assertTrue(self.is_raw())
+        self.assertEqual(p.wait(timeout=10), 0)
+        self.assertEqual(termios.tcgetattr(self.slave), self.before)
+
+    def test_logs_are_escaped(self):
+        path = os.path.join(DIR.name, "console")
+        with open(path, "wb") as f:
+            f.write(b"one\r\ntwo \x1b]0;title\x07\xc2\x9b\tend\n")
+        ENV["FAKE_CONSOLE"] = path
+        p = self.start("logs", "alpha")
+        out = self.read(until=b"end\r\n")
+        self.assertEqual(p.wait(timeout=10), 0)
+        self.assertEqual(out, b"one\r\ntwo \\x1b]0;title\\x07\\xc2\\x9b\tend\r\n")
+        self.assertEqual(run("logs", "alpha")[1].encode(errors="surrogateescape"),
+                b"one\r\ntwo \x1b]0;title\x07\xc2\x9b\tend\n")
+
+
+class Others(unittest.TestCase):
+    def test_json_parses(self):
+        for args in (["ps", "-a", "--json"], ["ps", "--json"], ["stats", "--json"], ["image", "ls", "--json"],
+                ["kernel", "ls", "--json"], ["doctor", "--json"], ["version", "--json"], ["inspect", "alpha", "base"],
+                ["image", "inspect", "base"], ["cp", "--json", "x", "alpha:/"]):
+            status, out, _ = run(*args)
+            self.assertEqual(status, 0, args)
+            json.loads(out)
+        self.assertEqual(len(json.loads(run("inspect", "alpha", "base")[1])), 2)
+        self.assertEqual(len(json.loads(run("ps", "--json")[1])), 1)
+
+    def test_tables_hold_hostile_bytes(self):
+        _, out, _ = run("ps", "-a", "--no-trunc")
+        self.assertTrue(all(32 <= ord(c) < 127 or c == "\n" for c in out))
+        self.assertEqual(out.count("\n"), 3)
+
+    def test_ids(self):
+        self.assertEqual(run("ps", "-q")[1], "alpha\n")
+        self.assertEqual(run("ps", "-aq")[1], "alpha\nomega\n")
+
+    def test_each_vm(self):
+        status, out, err = run("stop", "-t", "2", "al", "nope", "omega")
+        self.assertEqual((status, out), (125, "al\nomega\n"))
+        self.assertEqual(err, "ironclaw: stop: no VM 'nope'; see 'ironclaw ps -a'\n")
+        self.assertEqual(log(), ["stop alpha 2000", "stop omega 2000"])
+        for verb, entry in (("kill", "kill alpha"), ("pause", "pause alpha"), ("unpause", "resume alpha")):
+            self.assertEqual(run(verb, "alpha")[0], 0)
+            self.assertEqual(log(), [entry])
+
+    def test_rm(self):
+        self.assertEqual(run("rm", "alpha")[0], 125)
+        self.assertEqual(log(), [])
+        self.assertEqual(run("rm", "omega")[:2], (0, "omega\n"))
+        self.assertEqual(run("rm", "-f", "alpha", "nope")[0], 0)
+        self.assertEqual(log(), ["destroy alpha"])
+
+    def test_cp(self):
+        self.assertEqual(run("cp", "-q", "-aL", "-u", "agent", "./x", "alpha:tmp")[0], 0)
+        self.assertEqual(log(), ["copy ./x -> /tmp user=agent follow=1 owner=1"])
+        self.assertEqual(run("cp", "alpha:/x/.", "y")[0], 0)
+        self.assertEqual(log(), ["copy /x/. -> y user= follow=0 owner=0"])
+
+    def test_logs(self):
+        path = os.path.join(DIR.name, "log.txt")
+        env = {"FAKE_CONSOLE": path}
+        for content, tail, expected in (("a\nb\nc\n", 2, "b\nc\n"), ("a\nb\nc", 2, "b\nc"), ("a\n", 5, "a\n"),
+                ("", 5, ""), ("a\nb\n", 0, ""), ("\n\n\n", 1, "\n"), ("x", 1, "x")):
+            with open(path, "w") as f:
+                f.write(content)
+            self.assertEqual(run("logs", "--tail", str(tail), "alpha", env=env)[1], expected, content)
+        p = subprocess.Popen([EXE, "logs", "-f", "alpha"], env={**ENV, **env}, stdout=subprocess.PIPE)
+        with open(path, "a") as f:
+            f.write("more\n")
+        self.assertEqual(p.stdout.read(6), b"xmore\n")
+        p.terminate()
+        p.wait()
+        p.stdout.close()
+        self.assertEqual(run("logs", "-f", "omega", env=env)[1], "xmore\n")
+
+    def test_images(self):
+        self.assertEqual(run("image", "build")[2], "ironclaw: image base is up to date\n")
+        self.assertEqual(run("image", "build", "--kernel", "fast", "-f", "dev")[0], 0)
+        self.assertEqual(log(), ["build dev kernel=fast force=1"])
+        self.assertEqual(run("image", "import", "a.tar", "mine")[0], 0)
+        self.assertEqual(log(), ["import a.tar mine"])
+        self.assertEqual(run("image", "verify")[:2], (0, "base: every digest is right\n"))
+        self.assertEqual(run("image", "verify", "bad")[0], 125)
+        self.assertEqual(run("image", "rm", "nope")[0], 125)
+        self.assertEqual(run("image", "rm", "-f", "nope")[0], 0)
+
+    def test_help(self):
+        for args in ([], ["help"], ["--help"], ["help", "run"], ["run", "--help"], ["image", "--help"], ["image", "ls", "-h"]):
+            status, out, err = run(*args)
+            self.assertEqual((status, err), (0, ""))
+            self.assertTrue(out.startswith("Usage: ironclaw "))
+        self.assertEqual(run("--version"), run("version"))
+        self.assertEqual(run("snapshot", "alpha", "/tmp/x"),
+                (125, "", "ironclaw: snapshot: backend qemu has no snapshots\n"))
+
+
+class Completion(unittest.TestCase):
+    CASES = {"ironclaw run --backend f": ["firecracker"], "ironclaw exec al": ["alpha"], "ironclaw image rm ": ["base"],
+            "ironclaw unp": ["unpause"], "ironclaw kernel ": ["build", "ls"], "ironclaw cp om": ["omega:"]}
+
+    def ask(self, shell, script):
+        if not shutil.which(shell):
+            self.skipTest(f"{shell} is not installed")
+        bin_dir = os.path.join(DIR.name, "bin")
+        os.makedirs(bin_dir, exist_ok=True)
+        if not os.path.exists(os.path.join(bin_dir, "ironclaw")):
+            os.symlink(EXE, os.path.join(bin_dir, "ironclaw"))
+        path = os.path.join(DIR.name, "completion." + shell)
+        with open(path, "w") as f:
+            f.write(run("completion", shell)[1])
+        p = subprocess.run([shell, "-c", script, shell, path], capture_output=True, text=True, timeout=60,
+                env={**ENV, "PATH": bin_dir + ":" + ENV["PATH"], "HOME": DIR.name})
+        self.assertEqual(p.stderr, "")
+        return p.stdout
+
+    def test_bash(self):
+        for line, expected in self.CASES.items():
+            words = line.split(" ")
+            script = ("source $1; COMP_WORDS=(%s); COMP_CWORD=%d; _ironclaw; printf '%%s\\n' \"${COMPREPLY[@]}\""
+                    % (" ".join(f"'{w}'" for w in words), len(words) - 1))
+            answer = self.ask("bash", script).split()
+            self.assertEqual(sorted(w for w in answer if w != "--help"), expected, line)
+
+    def test_fish(self):
+        for line, expected in self.CASES.items():
+            answer = self.ask("fish", "source $argv[2]; complete -C '%s'" % line)
+            words = [entry.split("\t")[0] for entry in answer.splitlines()]
+            self.assertEqual(sorted(words), expected, line)
+
+    def test_zsh(self):
+        self.ask("zsh", "zsh -n $1")
+
+
+if __name__ == "__main__":
+    unittest.main()
