@@ -56,7 +56,7 @@ static void unmap_all(struct vu_mapping *mappings, size_t count)
 
 int vu_map_memory(struct vu_session *session, const struct vu_region *regions, const int *fds, size_t count)
 {
-    struct vu_mapping mappings[VU_MAX_REGIONS];
+    struct vu_mapping mappings[VU_MAX_REGIONS] = {0};
     struct gmem memory = {0};
     size_t mapped = 0;
     int r = 0;

@@ -87,7 +87,7 @@ static int parse_socket(const char *name, const char *text, bool listening, int 
 {
     int type = 0, accepts = 0;
     socklen_t len = sizeof(int);
-    uint64_t fd;
+    uint64_t fd = 0;
     int r = parse_number(name, text, 3, INT32_MAX, &fd);
 
     if (r < 0)
@@ -116,7 +116,7 @@ static int parse_level(const char *text, enum log_level *ret)
 
 static int parse_one(struct options *o, int option, const char *arg)
 {
-    uint64_t v;
+    uint64_t v = 0;
     int r;
 
     switch (option) {

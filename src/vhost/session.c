@@ -399,7 +399,7 @@ static int fill(struct vu_session *s, size_t want)
 
 static int read_message(struct vu_session *s)
 {
-    struct vu_header header;
+    struct vu_header header = {0};
     int r = fill(s, VU_HEADER_SIZE);
 
     if (r == 0)

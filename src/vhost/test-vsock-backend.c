@@ -133,7 +133,7 @@ static void test_transmit(void **state)
 
     /* A header over three descriptors, the last of which starts the payload. */
     put_header(TX_DATA, 5);
-    memcpy(ram + TX_DATA + 44, "hello", 5);
+    assert_int_equal(gmem_write(&mem, (struct gpa){TX_DATA + 44}, "hello", 5), 0);
     ring_desc(&tx_ring, 4, TX_DATA, 1, RING_NEXT, 9);
     ring_desc(&tx_ring, 9, TX_DATA + 1, 40, RING_NEXT, 2);
     ring_desc(&tx_ring, 2, TX_DATA + 41, 8, 0, 0);

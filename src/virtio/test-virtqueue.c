@@ -470,7 +470,7 @@ static void test_take_and_split(void **state)
     uint8_t got[6];
 
     start();
-    memcpy(ram + DATA, "abcdefgh", 8);
+    assert_int_equal(gmem_write(&mem, (struct gpa){DATA}, "abcdefgh", 8), 0);
     ring_desc(&ring, 0, DATA, 4, RING_NEXT, 1);
     ring_desc(&ring, 1, DATA + 4, 4, RING_NEXT, 2);
     ring_desc(&ring, 2, DATA + 0x100, 3, RING_WRITE | RING_NEXT, 3);
