@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * QEMU's microvm machine with our vsock process beside it.
+ *
+ * Every file and socket reaches QEMU as an inherited descriptor: QEMU parses
+ * none of our paths (a comma in one would start a new option), the root image
+ * is read-only because the descriptor is, and nothing has to be found twice.
+ * Only the kernel and the initramfs are named by path.
+ *
+ * What the guest gets: serial console, read-only virtio-blk, virtio-rng,
+ * vhost-user vsock. -nodefaults and the machine see to it that there is no
+ * other device, a network card least of all.
+ */
+#include "orchestrator/backends/backend.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "orchestrator/backends/qmp.h"
+#include "orchestrator/backends/tsc.h"
+#include "orchestrator/process.h"
+
+#define GUEST_CID      3u /* each VM has a vsock of its own, so all may have the same */
+#define QMP_TIMEOUT_MS 10000u
+#define ARGS_MAX       64u
+
+struct args {
+    char *v[ARGS_MAX + 1];
+    size_t count;
+    bool failed;
+};
+
+static void args_deinit(struct args *a)
+{
+    for (size_t i = 0; i < a->count; i++)
+        free(a->v[i]);
+}
+
+static void add(struct args *a, const char *fmt, ...) _printf_(2, 3);
+static void add(struct args *a, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (a->failed || a->count == ARGS_MAX) {
+        a->failed = true;
+        return;
+    }
+    va_start(ap, fmt);
+    a->failed = vasprintf(&a->v[a->count], fmt, ap) < 0;
+    va_end(ap);
+    if (!a->failed)
+        a->v[++a->count] = NULL;
+}
+
+static char *qemu_path(void)
+{
+    const char *given = getenv("IRONCLAW_QEMU");
+
+    return process_find_program(given && given[0] ? given : "qemu-system-x86_64");
+}
+
+static char *vsock_path(void)
+{
+    const char *given = getenv("IRONCLAW_LIBEXEC");
+    char *path = NULL;
+
+    if (asprintf(&path, "%s/ironclaw-vsock", given && given[0] ? given : IRONCLAW_LIBEXECDIR) < 0)
+        return NULL;
+    return path;
+}
+
+static void qemu_probe(struct backend_probe *ret)
+{
+    _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
+    struct backend_probe probe = {0};
+    char kvm[128];
+
+    if (!qemu) {
+        (void)snprintf(probe.reason, sizeof(probe.reason),
+                "no QEMU installed: qemu-system-x86_64 is not in PATH; install the package qemu-system-x86");
+    } else if (!vsock || access(vsock, X_OK) < 0) {
+        (void)snprintf(probe.reason, sizeof(probe.reason),
+                "%s is not there; install IronClaw, or set IRONCLAW_LIBEXEC to its build directory",
+                vsock ? vsock : "ironclaw-vsock");
+    } else {
+        probe.usable = true;
+        probe.isolation =
+                backend_kvm_usable(kvm, sizeof(kvm)) ? IC_ISOLATION_HARDWARE : IC_ISOLATION_SOFTWARE_EMULATION;
+        (void)snprintf(probe.reason, sizeof(probe.reason), "%s", kvm);
+    }
+    *ret = probe;
+}
+
+/* The clock rate (see tsc.h), and what spares an emulated guest work that makes no sense there. */
+static void add_kernel_args(struct args *a, const struct backend_start *start)
+{
+    const struct record *record = start->record;
+    bool emulated = record->isolation != IC_ISOLATION_HARDWARE;
+    uint32_t khz = emulated ? tsc_khz() : 0;
+    char clock[128] = "", lpj[48] = "";
+    /* The kernel's HZ: delay loops per tick spare each processor its calibration. Unknown for a foreign kernel. */
+    unsigned hz = strcmp(record->kernel_kind, "debian") == 0 ? 250 : strcmp(record->kernel_kind, "fast") == 0 ? 100 : 0;
+
+    if (khz > 0) {
+        if (hz > 0)
+            (void)snprintf(lpj, sizeof(lpj), " lpj=%llu", (unsigned long long)khz * 1000 / hz);
+        (void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable%s ", khz, lpj);
+    }
+    add(a, "-append");
+    add(a,
+            "%s%sconsole=ttyS0 panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests nokaslr "
+            "mitigations=%s %s",
+            clock, emulated ? "no_timer_check " : "", emulated ? "off" : "auto", start->kernel_args);
+}
+
+static void add_machine(struct args *a, const struct backend_start *start)
+{
+    const struct record *record = start->record;
+    bool hardware = record->isolation == IC_ISOLATION_HARDWARE;
+    /* Our fast kernel takes its devices from the command line; any other may have to find them by ACPI. */
+    bool acpi = strcmp(record->kernel_kind, "fast") != 0;
+
+    add(a, "-M");
+    add(a, "microvm,acpi=%s,rtc=on,x-option-roms=off,dump-guest-core=off,memory-backend=ram", acpi ? "on" : "off");
+    add(a, "-bios");
+    add(a, "qboot.rom");
+    add(a, "-accel");
+    if (hardware)
+        add(a, "kvm");
+    else
+        add(a, "tcg,thread=%s,tb-size=256", record->vcpu_count > 1 ? "multi" : "single");
+    add(a, "-cpu");
+    add(a, "%s", hardware ? "host" : "max,la57=off");
+    add(a, "-smp");
+    add(a, "%u", record->vcpu_count);
+    add(a, "-m");
+    add(a, "%uM", record->memory_mib);
+    add(a, "-object");
+    add(a, "memory-backend-memfd,id=ram,size=%uM,share=on", record->memory_mib);
+}
+
+static void add_devices(struct args *a, const struct backend_start *start, int vhost_fd)
+{
+    static const char *const devices[] = {
+            "virtio-blk-device,drive=root",
+            "virtio-rng-device,rng=rng",
+            "vhost-user-vsock-device,chardev=vsock",
+    };
+
+    add(a, "-add-fd");
+    add(a, "fd=%d,set=1", start->rootfs_fd);
+    add(a, "-add-fd");
+    add(a, "fd=%d,set=2", start->console_fd);
+    add(a, "-blockdev");
+    add(a, "driver=file,node-name=root,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off");
+    add(a, "-object");
+    add(a, "rng-random,id=rng,filename=/dev/urandom");
+    add(a, "-chardev");
+    add(a, "socket,id=vsock,fd=%d", vhost_fd);
+    add(a, "-chardev");
+    add(a, "file,id=console,path=/dev/fdset/2,append=on");
+    add(a, "-serial");
+    add(a, "chardev:console");
+    add(a, "-chardev");
+    add(a, "socket,id=qmp,fd=%d,server=on,wait=off", start->qmp_fd);
+    add(a, "-mon");
+    add(a, "chardev=qmp,mode=control");
+    for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+        add(a, "-device");
+        add(a, "%s", devices[i]);
+    }
+}
+
+static void qemu_args(struct args *a, const char *qemu, const struct backend_start *start, int vhost_fd)
+{
+    static const char *const fixed[] = {
+            "-nodefaults",
+            "-no-user-config",
+            "-nographic",
+            "-no-reboot",
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    };
+
+    add(a, "%s", qemu);
+    for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+        add(a, "%s", fixed[i]);
+    add_machine(a, start);
+    add_devices(a, start, vhost_fd);
+    add(a, "-kernel");
+    add(a, "%s", start->record->kernel_path);
+    if (start->record->initrd_path) {
+        add(a, "-initrd");
+        add(a, "%s", start->record->initrd_path);
+    }
+    add_kernel_args(a, start);
+}
+
+static int spawn(struct backend_child *ret, struct args *a, const struct backend_start *start, const int *keep,
+        size_t keep_count, struct ic_error *error)
+{
+    struct process_options options = {
+            .size = sizeof(options),
+            .path = a->v[0],
+            .argv = a->v,
+            .mark = start->mark,
+            .out_fd = start->log_fd,
+            .keep_fds = keep,
+            .keep_count = keep_count,
+            .die_with_parent = start->die_with_parent,
+    };
+    int r;
+
+    if (a->failed)
+        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    r = process_spawn(&options, &ret->id, &ret->pidfd);
+    return r < 0 ? ic_fail_errno(error, r, "start of %s", a->v[0]) : 0;
+}
+
+static int qemu_start(struct backend_start *start, struct ic_error *error)
+{
+    _cleanup_(fd_closep) int for_qemu = -1, for_vsock = -1;
+    _cleanup_(args_deinit) struct args qemu_argv = {0}, vsock_argv = {0};
+    _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
+    int pair[2], r;
+
+    if (!qemu || !vsock)
+        return ic_fail(error, IC_ERR_BACKEND, "backend qemu: QEMU or ironclaw-vsock went away");
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return ic_fail_errno(error, -errno, "socket pair");
+    for_qemu = pair[0];
+    for_vsock = pair[1];
+    if ((r = fd_above_stdio(&for_qemu)) < 0 || (r = fd_above_stdio(&for_vsock)) < 0)
+        return ic_fail_errno(error, r, "socket pair");
+
+    /* QEMU first: it has the longer way to go before the two meet. */
+    qemu_args(&qemu_argv, qemu, start, for_qemu);
+    r = spawn(&start->monitor, &qemu_argv, start,
+            (const int[]){for_qemu, start->rootfs_fd, start->console_fd, start->qmp_fd, start->alive_fd}, 5, error);
+    if (r < 0)
+        return r;
+    add(&vsock_argv, "%s", vsock);
+    add(&vsock_argv, "--guest-cid");
+    add(&vsock_argv, "%u", GUEST_CID);
+    add(&vsock_argv, "--uds-path");
+    add(&vsock_argv, "%s", start->uds_path);
+    add(&vsock_argv, "--uds-fd");
+    add(&vsock_argv, "%d", start->uds_fd);
+    add(&vsock_argv, "--fd");
+    add(&vsock_argv, "%d", for_vsock);
+    add(&vsock_argv, "--log-level");
+    add(&vsock_argv, "warn");
+    return spawn(&start->vsock, &vsock_argv, start, (const int[]){for_vsock, start->uds_fd, start->alive_fd}, 3, error);
+}
+
+static int control(const char *run_dir, const char *command, struct ic_error *error)
+{
+    char path[4200];
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/q", run_dir) >= sizeof(path))
+        return ic_fail(error, IC_ERR_INVALID, "%s: path too long", run_dir);
+    return qmp_command(path, command, deadline_after_ms(QMP_TIMEOUT_MS), error);
+}
+
+static int qemu_pause(const char *run_dir, struct ic_error *error)
+{
+    return control(run_dir, "stop", error);
+}
+
+static int qemu_resume(const char *run_dir, struct ic_error *error)
+{
+    return control(run_dir, "cont", error);
+}
+
+const struct backend backend_qemu = {
+        .id = IC_BACKEND_QEMU,
+        .capabilities = BACKEND_PAUSE,
+        .probe = qemu_probe,
+        .start = qemu_start,
+        .pause = qemu_pause,
+        .resume = qemu_resume,
+};

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/process.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+
+#define STAT_MAX    4096u
+#define ENVIRON_MAX (128u << 10)
+#define NOFILE_WANT 4096u
+
+int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_state, pid_t *ret_parent)
+{
+    /* The name is in parentheses and may hold anything, parentheses too: fields are counted from the last one. */
+    const char *p = strrchr(text, ')');
+    unsigned long long ticks;
+    char state;
+    int parent;
+
+    if (!p)
+        return -EBADMSG;
+    if (sscanf(p + 1, " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state,
+                &parent, &ticks) != 3)
+        return -EBADMSG;
+    *ret_start_ticks = ticks;
+    *ret_state = state;
+    *ret_parent = parent;
+    return 0;
+}
+
+static int read_stat(pid_t pid, uint64_t *ret_ticks, char *ret_state, pid_t *ret_parent)
+{
+    _cleanup_(freep) char *text = NULL;
+    char path[64];
+    int r;
+
+    (void)snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+    r = fd_read_file(AT_FDCWD, path, STAT_MAX, &text, NULL);
+    if (r < 0)
+        return r == -ENOENT ? -ESRCH : r;
+    return process_stat_parse(text, ret_ticks, ret_state, ret_parent);
+}
+
+int process_boot_id(char ret[BOOT_ID_SIZE])
+{
+    _cleanup_(freep) char *text = NULL;
+    size_t len = 0;
+    int r = fd_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &text, &len);
+
+    if (r < 0)
+        return r;
+    if (len < BOOT_ID_SIZE - 1)
+        return -EBADMSG;
+    memcpy(ret, text, BOOT_ID_SIZE - 1);
+    ret[BOOT_ID_SIZE - 1] = '\0';
+    return 0;
+}
+
+int process_identify(pid_t pid, struct process_id *ret)
+{
+    uint64_t ticks;
+    pid_t parent;
+    char state;
+    int r = read_stat(pid, &ticks, &state, &parent);
+
+    if (r < 0)
+        return r;
+    *ret = (struct process_id){.pid = pid, .start_ticks = ticks};
+    return 0;
+}
+
+static void reap_zombie(pid_t pid)
+{
+    siginfo_t info;
+
+    (void)waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
+}
+
+bool process_alive(const struct process_id *p)
+{
+    uint64_t ticks;
+    pid_t parent;
+    char state;
+
+    if (p->pid <= 0 || read_stat(p->pid, &ticks, &state, &parent) < 0 || ticks != p->start_ticks)
+        return false;
+    if (state != 'Z' && state != 'X')
+        return true;
+    if (parent == getpid())
+        reap_zombie(p->pid);
+    return false;
+}
+
+int process_open(const struct process_id *p, int *ret_pidfd)
+{
+    _cleanup_(fd_closep) int fd = -1;
+
+    if (p->pid <= 0)
+        return -ESRCH;
+    fd = (int)syscall(SYS_pidfd_open, p->pid, 0);
+    if (fd < 0)
+        return -errno;
+    /* The pidfd pins whatever has the pid now; only then is it worth asking whether that is still ours. */
+    if (!process_alive(p))
+        return -ESRCH;
+    *ret_pidfd = TAKE_FD(fd);
+    return 0;
+}
+
+int process_kill(const struct process_id *p, uint64_t deadline)
+{
+    _cleanup_(fd_closep) int fd = -1;
+    int r = process_open(p, &fd);
+
+    if (r == -ESRCH)
+        return 0;
+    if (r < 0)
+        return r;
+    if (syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        return -errno;
+    r = fd_wait(fd, POLLIN, deadline);
+    if (r < 0)
+        return r;
+    (void)process_alive(p); /* reaps it if it is ours */
+    return 0;
+}
+
+/* The mark in the environment of /proc/PID, or NULL. Processes of other users are not readable, which is fine. */
+static char *mark_of(int proc_fd, const char *pid)
+{
+    static const char name[] = PROCESS_MARK_ENV "=";
+    _cleanup_(freep) char *text = NULL;
+    char path[64];
+    size_t len = 0;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/environ", pid) >= sizeof(path) ||
+            fd_read_file(proc_fd, path, ENVIRON_MAX, &text, &len) < 0)
+        return NULL;
+    for (size_t at = 0; at < len; at += strlen(text + at) + 1) {
+        if (strncmp(text + at, name, sizeof(name) - 1) == 0)
+            return strdup(text + at + sizeof(name) - 1);
+    }
+    return NULL;
+}
+
+int process_kill_marked(const char *mark, uint64_t deadline)
+{
+    DIR *dir = opendir("/proc");
+    struct dirent *entry;
+    int killed = 0, r = 0;
+
+    if (!dir)
+        return -errno;
+    while (r >= 0 && (entry = readdir(dir))) {
+        _cleanup_(freep) char *found = NULL;
+        struct process_id id;
+
+        if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
+            continue;
+        /* Identified before its environment is read: process_kill then refuses a successor with the same pid. */
+        if (process_identify((pid_t)atol(entry->d_name), &id) < 0 || id.pid == getpid())
+            continue;
+        found = mark_of(dirfd(dir), entry->d_name);
+        if (!found || strcmp(found, mark) != 0)
+            continue;
+        r = process_kill(&id, deadline);
+        if (r >= 0)
+            killed++;
+    }
+    closedir(dir);
+    return r < 0 ? r : killed;
+}
+
+int fd_above_stdio(int *fd)
+{
+    int moved;
+
+    if (*fd > STDERR_FILENO)
+        return 0;
+    moved = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (moved < 0)
+        return -errno;
+    fd_close(*fd);
+    *fd = moved;
+    return 0;
+}
+
+char *process_find_program(const char *name)
+{
+    const char *path = getenv("PATH");
+
+    if (strchr(name, '/'))
+        return access(name, X_OK) == 0 ? strdup(name) : NULL;
+    if (!path || !path[0])
+        path = "/usr/local/bin:/usr/bin:/bin";
+    while (*path) {
+        size_t len = strcspn(path, ":");
+        char *full = NULL;
+
+        if (len > 0 && path[0] == '/') {
+            if (asprintf(&full, "%.*s/%s", (int)len, path, name) < 0)
+                return NULL;
+            if (access(full, X_OK) == 0)
+                return full;
+            free(full);
+        }
+        path += len + (path[len] == ':');
+    }
+    return NULL;
+}
+
+static void child_limits(void)
+{
+    struct rlimit limit = {0};
+
+    (void)setrlimit(RLIMIT_CORE, &limit); /* a core would be the guest's memory on the host's disk */
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < NOFILE_WANT) {
+        limit.rlim_cur = MIN((rlim_t)NOFILE_WANT, limit.rlim_max);
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static void child_signals(void)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigset_t none;
+
+    for (int signo = 1; signo < NSIG; signo++)
+        (void)sigaction(signo, &action, NULL); /* SIGKILL and SIGSTOP refuse, as they should */
+    action.sa_handler = SIG_IGN;
+    (void)sigaction(SIGXFSZ, &action, NULL);
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static int child_fds(const struct process_options *o, int null_fd)
+{
+    if (dup2(null_fd, STDIN_FILENO) < 0 || dup2(o->out_fd, STDOUT_FILENO) < 0 || dup2(o->out_fd, STDERR_FILENO) < 0)
+        return -errno;
+    if (syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */) < 0) {
+        struct rlimit limit;
+        int end = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 65536 ? (int)limit.rlim_cur : 65536;
+
+        for (int fd = STDERR_FILENO + 1; fd < end; fd++)
+            (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    for (size_t i = 0; i < o->keep_count; i++) {
+        if (fcntl(o->keep_fds[i], F_SETFD, 0) < 0)
+            return -errno;
+    }
+    return 0;
+}
+
+/* Between fork and execve: system calls only. The parent may have had other threads, so nothing that takes a lock. */
+_noreturn_ static void child_main(
+        const struct process_options *o, char *const *envp, int null_fd, int status_fd, pid_t parent)
+{
+    int r = 0;
+
+    if (o->die_with_parent) {
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+            r = -errno;
+        if (getppid() != parent)
+            _exit(127);
+    }
+    (void)setsid();
+    (void)umask(077);
+    if (r == 0 && chdir("/") < 0)
+        r = -errno;
+    child_limits();
+    child_signals();
+    if (r == 0)
+        r = child_fds(o, null_fd);
+    if (r == 0) {
+        execve(o->path, o->argv, envp);
+        r = -errno;
+    }
+    (void)!write(status_fd, &r, sizeof(r));
+    _exit(127);
+}
+
+static int wait_for_exec(int status_fd, pid_t pid)
+{
+    int child_error = 0;
+    int r = fd_read_all(status_fd, &child_error, sizeof(child_error), DEADLINE_NEVER);
+
+    if (r == -ECONNRESET)
+        return 0; /* closed by execve */
+    (void)kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return r < 0 ? r : child_error < 0 ? child_error : -EIO;
+}
+
+int process_spawn(const struct process_options *o, struct process_id *ret, int *ret_pidfd)
+{
+    _cleanup_(fd_closep) int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC), status_r = -1, status_w = -1,
+                             pidfd = -1;
+    _cleanup_(freep) char *mark = NULL;
+    const char *asan = getenv("ASAN_OPTIONS");
+    _cleanup_(freep) char *asan_env = NULL;
+    char *envp[] = {(char *)"PATH=/usr/local/bin:/usr/bin:/bin", (char *)"LC_ALL=C", NULL, NULL, NULL};
+    struct process_id id;
+    int pipe_fds[2];
+    pid_t parent = getpid(), pid;
+    int r;
+
+    if (null_fd < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return -errno;
+    status_r = pipe_fds[0];
+    status_w = pipe_fds[1];
+    if ((r = fd_above_stdio(&null_fd)) < 0 || (r = fd_above_stdio(&status_w)) < 0)
+        return r;
+    if (asprintf(&mark, "%s=%s", PROCESS_MARK_ENV, o->mark) < 0)
+        return -ENOMEM;
+    envp[2] = mark;
+    if (asan && asprintf(&asan_env, "ASAN_OPTIONS=%s", asan) > 0)
+        envp[3] = asan_env; /* sanitizer builds are told not to look for leaks this way */
+    pid = fork();
+    if (pid < 0)
+        return -errno;
+    if (pid == 0)
+        child_main(o, envp, null_fd, status_w, parent);
+    fd_close(status_w);
+    status_w = -1;
+    r = wait_for_exec(status_r, pid);
+    if (r < 0)
+        return r;
+    pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (pidfd < 0 || process_identify(pid, &id) < 0) {
+        r = pidfd < 0 ? -errno : -ESRCH;
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0);
+        return r;
+    }
+    *ret = id;
+    *ret_pidfd = TAKE_FD(pidfd);
+    return 0;
+}
+
+int process_limit_files(const struct process_id *p, uint64_t bytes)
+{
+    struct rlimit limit = {.rlim_cur = bytes, .rlim_max = bytes};
+    _cleanup_(fd_closep) int fd = -1;
+    int r = process_open(p, &fd);
+
+    if (r < 0)
+        return r;
+    return prlimit(p->pid, RLIMIT_FSIZE, &limit, NULL) < 0 ? -errno : 0;
+}

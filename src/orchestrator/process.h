@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Processes that outlive the program that started them.
+ *
+ * A pid alone may belong to somebody else by the time it is used. So a
+ * process is named by pid and start time (field 22 of /proc/PID/stat; the
+ * record adds the boot id), and is signalled through a pidfd that was opened
+ * first and verified afterwards.
+ *
+ * Every child carries MARK_ENV=<the VM's state directory> in its environment.
+ * Whoever cleans up after a crash finds with it also those children whose
+ * pids never reached the record.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "orchestrator/error.h"
+
+#define PROCESS_MARK_ENV "IRONCLAW_VM"
+#define BOOT_ID_SIZE     37 /* uuid and NUL */
+
+struct process_id {
+    pid_t pid; /* 0: none */
+    uint64_t start_ticks;
+};
+
+/* Parses /proc/PID/stat: 0, -EBADMSG. *ret_state is its letter. */
+int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_state, pid_t *ret_parent);
+
+int process_boot_id(char ret[BOOT_ID_SIZE]);
+
+/* Fills start_ticks; -ESRCH when there is no such process. */
+int process_identify(pid_t pid, struct process_id *ret);
+
+/* False also for a zombie; a zombie that is our own child is reaped. */
+bool process_alive(const struct process_id *p);
+
+/* A pidfd of exactly this process, or -ESRCH. */
+int process_open(const struct process_id *p, int *ret_pidfd);
+
+/* SIGKILL, then waits until it is gone (and reaps it if it is our child). 0 when it was gone already; -ETIMEDOUT. */
+int process_kill(const struct process_id *p, uint64_t deadline);
+
+/* Kills every process of this user whose environment has PROCESS_MARK_ENV=mark and waits for them. Returns how many,
+ * or a negative errno. Searches all of /proc. */
+int process_kill_marked(const char *mark, uint64_t deadline);
+
+struct process_options {
+    size_t size;
+    const char *path; /* of the program */
+    char *const *argv;
+    const char *mark;    /* value of PROCESS_MARK_ENV */
+    int out_fd;          /* becomes stdout and stderr */
+    const int *keep_fds; /* stay open under their numbers, which are 3 or more */
+    size_t keep_count;
+    bool die_with_parent; /* SIGKILL when the calling thread ends */
+};
+
+/*
+ * Starts a program in a session of its own (a terminal's Ctrl-C does not reach it), with cwd /, umask 077, an
+ * environment of a few variables, no core dumps, SIGXFSZ ignored, and no descriptors but the ones named. Returns after
+ * its execve; -errno of that if it failed.
+ */
+int process_spawn(const struct process_options *options, struct process_id *ret, int *ret_pidfd);
+
+/* Limits the size of every file that the process writes from now on; a full log is then just cut off. */
+int process_limit_files(const struct process_id *p, uint64_t bytes);
+
+/* Moves a descriptor out of 0..2, where a child's stdio goes. Closes the old one. */
+int fd_above_stdio(int *fd);
+
+/* Looks `name` up in PATH (or takes it as it is when it has a slash): an absolute or relative path that can be
+ * executed, allocated; NULL when there is none. */
+char *process_find_program(const char *name);

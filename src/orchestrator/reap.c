@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Cleaning up after crashes. Every command does this first, so nothing that
+ * a killed process left outlives the next command.
+ *
+ *   seen                                         means                      done
+ *   ready or paused, a process is gone           the VM crashed or ended    end the rest, settle
+ *   created, booting, stopping, and lock free    its holder died            end the processes, settle
+ *   a directory without a readable record        the creator died           end marked processes, remove
+ *   a socket directory whose record is gone      a remover died             remove
+ *   a process whose record is gone               the record was deleted     kill
+ *
+ * A healthy VM costs one small file and two reads in /proc; only when one of
+ * the others is seen are locks taken or the process table searched.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "orchestrator/paths.h"
+#include "orchestrator/state.h"
+#include "orchestrator/table-lock.h"
+#include "orchestrator/table.h"
+#include "orchestrator/tail.h"
+
+#define REAP_TIMEOUT_MS 5000u
+#define FORK_TIMEOUT_MS 2000u
+#define TARGET_SIZE     4200u
+
+bool table_healthy(const struct record *record)
+{
+    char boot_id[BOOT_ID_SIZE];
+
+    if (state_is_final(record->state))
+        return true;
+    if (record->state != IC_VM_READY && record->state != IC_VM_PAUSED)
+        return false; /* a live holder of the lock makes it so; without one it is a leftover */
+    return process_boot_id(boot_id) == 0 && strcmp(boot_id, record->boot_id) == 0 && process_alive(&record->monitor) &&
+           process_alive(&record->vsock);
+}
+
+static void describe_end(char *dst, size_t size, const struct record *record, const char *dir)
+{
+    char boot_id[BOOT_ID_SIZE], line[256];
+    const char *what;
+
+    if (process_boot_id(boot_id) == 0 && strcmp(boot_id, record->boot_id) != 0)
+        what = "the host was restarted";
+    else if (record->state == IC_VM_CREATED || record->state == IC_VM_BOOTING)
+        what = "the program that started it ended before it was ready";
+    else if (record->state == IC_VM_STOPPING)
+        what = "the program that stopped it ended before it was done";
+    else if (!process_alive(&record->monitor))
+        what = "its monitor process ended";
+    else
+        what = "its vsock process ended";
+    if (tail_line(line, sizeof(line), dir, "console.log")[0])
+        (void)snprintf(dst, size, "%s; last line of its console: %s", what, line);
+    else
+        (void)snprintf(dst, size, "%s", what);
+}
+
+int table_settle(struct table_entry *entry, struct record *record, struct ic_error *error)
+{
+    char cause[512];
+    bool by_itself = tail_powered_off(entry->dir) || record->state == IC_VM_STOPPING;
+    int r;
+
+    describe_end(cause, sizeof(cause), record, entry->dir);
+    r = table_end_processes(entry, record, error);
+    if (r < 0)
+        return r;
+    if (!record->keep)
+        return table_remove(entry, record, error);
+    r = table_remove_run_dir(entry, record->run_dir, error);
+    if (r < 0)
+        return r;
+    if (by_itself && state_allowed(record->state, IC_VM_GONE))
+        return table_change(entry, record, IC_VM_GONE, "the guest powered off", error);
+    return table_change(entry, record, IC_VM_FAILED, cause, error);
+}
+
+/* A directory without a record. Nobody can be making one while we hold the claim lock. */
+static int reap_recordless(const char *vm_id, struct ic_error *error)
+{
+    _cleanup_(freep) char *claim = NULL, *dir = NULL, *run_dir = NULL;
+    _cleanup_(fd_closep) int claim_fd = -1;
+    struct table_entry entry = {.lock_fd = -1};
+    struct record record = {0};
+    int r;
+
+    if ((r = path_in(&claim, error, IC_PATH_STATE, "vms/.claim")) < 0 ||
+            (r = path_in(&dir, error, IC_PATH_STATE, "vms/%s", vm_id)) < 0 ||
+            (r = path_in(&run_dir, error, IC_PATH_RUNTIME, "%s", vm_id)) < 0)
+        return r;
+    r = lock_file(claim, true, deadline_after_ms(REAP_TIMEOUT_MS), &claim_fd);
+    if (r < 0)
+        return r == -EWOULDBLOCK ? 0 : ic_fail_errno(error, r, "lock %s", claim);
+    r = table_read(&record, vm_id, NULL);
+    if (r == 0)
+        record_deinit(&record); /* it has got one meanwhile */
+    if (r == 0 || (r != -IC_ERR_NOT_FOUND && r != -IC_ERR_CORRUPT))
+        return 0;
+    /* Somebody who removes the directory holds its lock, and is then past the record. */
+    r = table_lock(&entry, vm_id, 0, NULL);
+    if (r == -IC_ERR_TIMEOUT)
+        return 0;
+    if (r < 0) { /* killed before it made the lock */
+        (void)snprintf(entry.vm_id, sizeof(entry.vm_id), "%s", vm_id);
+        entry.dir = TAKE_PTR(dir);
+    }
+    r = table_end_processes(&entry, NULL, error);
+    if (r == 0)
+        r = table_remove_run_dir(&entry, run_dir, error);
+    if (r == 0)
+        r = table_remove(&entry, NULL, error);
+    table_entry_deinit(&entry);
+    return r;
+}
+
+static int reap_one(const char *vm_id, struct ic_error *error)
+{
+    struct table_entry entry = {.lock_fd = -1};
+    struct record record = {0};
+    uint64_t deadline = 0;
+    int r = table_read(&record, vm_id, NULL);
+
+    if (r < 0)
+        return reap_recordless(vm_id, error);
+    if (table_healthy(&record)) {
+        record_deinit(&record);
+        return 0;
+    }
+    /* A creator that was killed while it forked: its child has the lock too, but only until its execve. */
+    if (record.state == IC_VM_BOOTING && !process_alive(&record.creator))
+        deadline = deadline_after_ms(FORK_TIMEOUT_MS);
+    record_deinit(&record);
+    r = table_lock(&entry, vm_id, deadline, NULL);
+    if (r < 0)
+        return 0; /* its holder is alive and sees to it, or it is gone */
+    r = table_read(&record, vm_id, NULL);
+    if (r == 0 && !table_healthy(&record))
+        r = table_settle(&entry, &record, error);
+    else
+        r = 0;
+    record_deinit(&record);
+    table_entry_deinit(&entry);
+    return r;
+}
+
+/* True when the directory may go: its record is gone (*ret_target says where that was), or it is half made. */
+static bool run_dir_is_orphan(int run_fd, const char *vm_id, char ret_target[TARGET_SIZE])
+{
+    char link[128];
+    ssize_t n;
+
+    (void)snprintf(link, sizeof(link), "%s/state", vm_id);
+    n = readlinkat(run_fd, link, ret_target, TARGET_SIZE - 1);
+    ret_target[n > 0 ? n : 0] = '\0';
+    if (n < 0)
+        return errno == ENOENT;
+    /* Another state directory's VMs are that one's business, as long as it knows them. */
+    return access(ret_target, F_OK) < 0 && errno == ENOENT;
+}
+
+static int reap_run_dir(int run_fd, const char *vm_id, struct ic_error *error)
+{
+    _cleanup_(freep) char *path = NULL;
+    char target[TARGET_SIZE];
+    int r;
+
+    if (!run_dir_is_orphan(run_fd, vm_id, target))
+        return 0;
+    r = target[0] ? process_kill_marked(target, deadline_after_ms(REAP_TIMEOUT_MS)) : 0;
+    if (r < 0)
+        return ic_fail_errno(error, r, "VM '%s', whose record is gone: its processes could not be ended", vm_id);
+    r = path_in(&path, error, IC_PATH_RUNTIME, "%s", vm_id);
+    return r < 0 ? r : path_remove_tree(path, error);
+}
+
+static int reap_run_dirs(struct ic_error *error)
+{
+    _cleanup_(freep) char *run = NULL, *claim = NULL;
+    _cleanup_(fd_closep) int claim_fd = -1;
+    char target[TARGET_SIZE];
+    struct dirent *item;
+    DIR *dir;
+    int r;
+
+    if ((r = path_of(IC_PATH_RUNTIME, &run, error)) < 0 || (r = path_in(&claim, error, IC_PATH_RUNTIME, ".claim")) < 0)
+        return r;
+    dir = opendir(run);
+    if (!dir)
+        return 0;
+    while (r == 0 && (item = readdir(dir))) {
+        if (!path_vm_id_ok(item->d_name) || !run_dir_is_orphan(dirfd(dir), item->d_name, target))
+            continue;
+        /* It may be just being made: looked at again under the lock that its maker holds. */
+        if (claim_fd < 0 && lock_file(claim, true, deadline_after_ms(REAP_TIMEOUT_MS), &claim_fd) < 0)
+            break;
+        r = reap_run_dir(dirfd(dir), item->d_name, error);
+    }
+    closedir(dir);
+    return r;
+}
+
+int table_reap(struct ic_error *error)
+{
+    struct ic_error first;
+    size_t count = 0;
+    char **ids = NULL;
+    int r = table_ids(&ids, &count, error), result = 0;
+
+    if (r < 0)
+        return r;
+    /* One VM that can't be cleaned must not keep the others from it. */
+    for (size_t i = 0; i < count; i++) {
+        r = reap_one(ids[i], &first);
+        if (r < 0 && result == 0) {
+            result = r;
+            if (error)
+                *error = first;
+        }
+    }
+    table_free_ids(ids, count);
+    r = reap_run_dirs(&first);
+    if (r < 0 && result == 0) {
+        result = r;
+        if (error)
+            *error = first;
+    }
+    return result;
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/record.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "orchestrator/names.h"
+#include "orchestrator/paths.h"
+
+static void free_list(char **list)
+{
+    for (size_t i = 0; list && list[i]; i++)
+        free(list[i]);
+    free(list);
+}
+
+void record_deinit(struct record *record)
+{
+    free(record->kernel_path);
+    free(record->initrd_path);
+    free(record->rootfs_path);
+    free(record->run_dir);
+    free(record->user);
+    free(record->cwd);
+    free_list(record->env);
+    *record = (struct record){0};
+}
+
+static json_t *encode_list(char *const *list)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; array && list && list[i]; i++)
+        json_array_append_new(array, json_string(list[i]));
+    return array;
+}
+
+static json_t *encode_process(const struct process_id *p)
+{
+    return json_pack("{s:i, s:I}", "pid", (int)p->pid, "start_ticks", (json_int_t)p->start_ticks);
+}
+
+char *record_encode(const struct record *r)
+{
+    json_t *root = json_object();
+    char *text = NULL;
+    int failed = 0;
+
+    if (!root)
+        return NULL;
+#define ADD(...)                                                                                                       \
+    do {                                                                                                               \
+        json_t *part_ = json_pack(__VA_ARGS__);                                                                        \
+        failed |= !part_ || json_object_update(root, part_) < 0;                                                       \
+        json_decref(part_);                                                                                            \
+    } while (0)
+    ADD("{s:i, s:s, s:s, s:s}", "version", RECORD_VERSION, "vm_id", r->vm_id, "state", state_words[r->state], "failure",
+            r->failure);
+    ADD("{s:s, s:s, s:b, s:b}", "backend", backend_words[r->backend], "isolation", isolation_words[r->isolation],
+            "keep", r->keep, "tied_to_caller", r->tied);
+    ADD("{s:I, s:I, s:I, s:I}", "vcpu_count", (json_int_t)r->vcpu_count, "memory_mib", (json_int_t)r->memory_mib,
+            "timeout_ms", (json_int_t)r->timeout_ms, "boot_timeout_ms", (json_int_t)r->boot_timeout_ms);
+    ADD("{s:{s:s, s:I}}", "overlay", "kind", overlay_words[r->overlay_kind], "size_mib",
+            (json_int_t)r->overlay_size_mib);
+    ADD("{s:s, s:b, s:b}", "seccomp_level", seccomp_words[r->seccomp_level], "require_hardware_isolation",
+            r->require_hardware_isolation, "enable_networking", 0);
+    ADD("{s:{s:s, s:s}}", "image", "name", r->image, "digest", r->image_digest);
+    ADD("{s:{s:s, s:s, s:s?, s:s?}}", "kernel", "release", r->kernel, "kind", r->kernel_kind, "path", r->kernel_path,
+            "initrd_path", r->initrd_path);
+    ADD("{s:s?, s:s?, s:s?, s:s?}", "rootfs_path", r->rootfs_path, "run_dir", r->run_dir, "user", r->user, "cwd",
+            r->cwd);
+    ADD("{s:o}", "env", encode_list(r->env));
+    ADD("{s:s, s:o, s:o, s:o}", "boot_id", r->boot_id, "creator", encode_process(&r->creator), "monitor",
+            encode_process(&r->monitor), "vsock", encode_process(&r->vsock));
+    ADD("{s:I, s:I, s:I}", "created_unix_ms", (json_int_t)r->created_unix_ms, "ready_unix_ms",
+            (json_int_t)r->ready_unix_ms, "boot_ms", (json_int_t)r->boot_ms);
+#undef ADD
+    if (!failed)
+        text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    return text;
+}
+
+/* Sticky, as the readers of base/buf.h: one check at the end. */
+struct get {
+    const json_t *object;
+    int error;
+};
+
+static const json_t *member(struct get *g, const char *name)
+{
+    const json_t *value = json_object_get(g->object, name);
+
+    if (!value && g->error == 0)
+        g->error = -EBADMSG;
+    return value;
+}
+
+static void get_text(struct get *g, const char *name, char *dst, size_t size)
+{
+    const json_t *value = member(g, name);
+
+    if (!json_is_string(value) || json_string_length(value) >= size)
+        g->error = g->error ? g->error : -EBADMSG;
+    else
+        memcpy(dst, json_string_value(value), json_string_length(value) + 1);
+}
+
+static void get_optional(struct get *g, const char *name, char **dst)
+{
+    const json_t *value = member(g, name);
+
+    if (json_is_null(value) || g->error)
+        return;
+    if (!json_is_string(value)) {
+        g->error = -EBADMSG;
+        return;
+    }
+    *dst = strdup(json_string_value(value));
+    if (!*dst)
+        g->error = -ENOMEM;
+}
+
+static int64_t get_int(struct get *g, const char *name, int64_t min, int64_t max)
+{
+    const json_t *value = member(g, name);
+    int64_t v = json_integer_value(value);
+
+    if (!json_is_integer(value) || v < min || v > max) {
+        g->error = g->error ? g->error : -EBADMSG;
+        return min;
+    }
+    return v;
+}
+
+static bool get_bool(struct get *g, const char *name)
+{
+    const json_t *value = member(g, name);
+
+    if (!json_is_boolean(value))
+        g->error = g->error ? g->error : -EBADMSG;
+    return json_is_true(value);
+}
+
+static unsigned get_word(struct get *g, const char *name, const char *const *words)
+{
+    const json_t *value = member(g, name);
+
+    for (unsigned i = 0; json_is_string(value) && words[i]; i++) {
+        if (strcmp(words[i], json_string_value(value)) == 0)
+            return i;
+    }
+    g->error = g->error ? g->error : -EBADMSG;
+    return 0;
+}
+
+static struct get get_object(struct get *g, const char *name)
+{
+    const json_t *value = member(g, name);
+
+    if (!json_is_object(value))
+        g->error = g->error ? g->error : -EBADMSG;
+    return (struct get){.object = value, .error = g->error};
+}
+
+static void get_process(struct get *g, const char *name, struct process_id *ret)
+{
+    struct get p = get_object(g, name);
+
+    ret->pid = (pid_t)get_int(&p, "pid", 0, INT32_MAX);
+    ret->start_ticks = (uint64_t)get_int(&p, "start_ticks", 0, INT64_MAX);
+    g->error = p.error;
+}
+
+static void get_env(struct get *g, struct record *r)
+{
+    const json_t *list = member(g, "env");
+    json_t *item;
+    size_t i;
+
+    if (!json_is_array(list) || json_array_size(list) > RECORD_MAX_ENV) {
+        g->error = g->error ? g->error : -EBADMSG;
+        return;
+    }
+    r->env = calloc(json_array_size(list) + 1, sizeof(*r->env));
+    if (!r->env) {
+        g->error = -ENOMEM;
+        return;
+    }
+    json_array_foreach(list, i, item)
+    {
+        r->env[i] = json_is_string(item) ? strdup(json_string_value(item)) : NULL;
+        if (!r->env[i]) {
+            g->error = json_is_string(item) ? -ENOMEM : -EBADMSG;
+            return;
+        }
+    }
+}
+
+static int decode_object(struct record *r, const json_t *root)
+{
+    struct get g = {.object = root}, part;
+
+    if (get_int(&g, "version", 0, INT32_MAX) != RECORD_VERSION)
+        return -EBADMSG;
+    get_text(&g, "vm_id", r->vm_id, sizeof(r->vm_id));
+    get_text(&g, "failure", r->failure, sizeof(r->failure));
+    r->state = get_word(&g, "state", state_words);
+    r->backend = get_word(&g, "backend", backend_words);
+    r->isolation = get_word(&g, "isolation", isolation_words);
+    r->keep = get_bool(&g, "keep");
+    r->tied = get_bool(&g, "tied_to_caller");
+    r->vcpu_count = (uint32_t)get_int(&g, "vcpu_count", 1, IC_VCPU_MAX);
+    r->memory_mib = (uint32_t)get_int(&g, "memory_mib", 1, UINT32_MAX);
+    r->timeout_ms = (uint32_t)get_int(&g, "timeout_ms", 0, UINT32_MAX);
+    r->boot_timeout_ms = (uint32_t)get_int(&g, "boot_timeout_ms", 0, UINT32_MAX);
+    r->seccomp_level = get_word(&g, "seccomp_level", seccomp_words);
+    r->require_hardware_isolation = get_bool(&g, "require_hardware_isolation");
+    part = get_object(&g, "overlay");
+    r->overlay_kind = get_word(&part, "kind", overlay_words);
+    r->overlay_size_mib = (uint32_t)get_int(&part, "size_mib", 0, UINT32_MAX);
+    g.error = part.error;
+    part = get_object(&g, "image");
+    get_text(&part, "name", r->image, sizeof(r->image));
+    get_text(&part, "digest", r->image_digest, sizeof(r->image_digest));
+    g.error = part.error;
+    part = get_object(&g, "kernel");
+    get_text(&part, "release", r->kernel, sizeof(r->kernel));
+    get_text(&part, "kind", r->kernel_kind, sizeof(r->kernel_kind));
+    get_optional(&part, "path", &r->kernel_path);
+    get_optional(&part, "initrd_path", &r->initrd_path);
+    g.error = part.error;
+    get_optional(&g, "rootfs_path", &r->rootfs_path);
+    get_optional(&g, "run_dir", &r->run_dir);
+    get_optional(&g, "user", &r->user);
+    get_optional(&g, "cwd", &r->cwd);
+    get_env(&g, r);
+    get_text(&g, "boot_id", r->boot_id, sizeof(r->boot_id));
+    get_process(&g, "creator", &r->creator);
+    get_process(&g, "monitor", &r->monitor);
+    get_process(&g, "vsock", &r->vsock);
+    r->created_unix_ms = get_int(&g, "created_unix_ms", 0, INT64_MAX);
+    r->ready_unix_ms = get_int(&g, "ready_unix_ms", 0, INT64_MAX);
+    r->boot_ms = (uint64_t)get_int(&g, "boot_ms", 0, INT64_MAX);
+    if (g.error == 0 && (!path_vm_id_ok(r->vm_id) || !r->run_dir || r->run_dir[0] != '/'))
+        return -EBADMSG;
+    return g.error;
+}
+
+int record_decode(struct record *ret, const char *text, size_t len)
+{
+    struct record r = {0};
+    json_t *root;
+    int result;
+
+    if (len > RECORD_MAX_BYTES)
+        return -EBADMSG;
+    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    if (!root)
+        return -EBADMSG;
+    result = json_is_object(root) ? decode_object(&r, root) : -EBADMSG;
+    json_decref(root);
+    if (result < 0) {
+        record_deinit(&r);
+        return result;
+    }
+    *ret = r;
+    return 0;
+}
+
+void record_to_info(const struct record *r, struct ic_vm_info *ret)
+{
+    struct ic_vm_info info = {
+            .size = sizeof(info),
+            .state = r->state,
+            .backend = r->backend,
+            .isolation = r->isolation,
+            .keep = r->keep,
+            .vcpu_count = r->vcpu_count,
+            .memory_mib = r->memory_mib,
+            .monitor_pid = r->monitor.pid,
+            .vsock_pid = r->vsock.pid,
+            .created_unix_ms = r->created_unix_ms,
+            .ready_unix_ms = r->ready_unix_ms,
+            .boot_ms = r->boot_ms,
+    };
+
+    memcpy(info.vm_id, r->vm_id, sizeof(info.vm_id));
+    memcpy(info.image, r->image, sizeof(info.image));
+    memcpy(info.image_digest, r->image_digest, sizeof(info.image_digest));
+    memcpy(info.kernel, r->kernel, sizeof(info.kernel));
+    memcpy(info.failure, r->failure, sizeof(info.failure));
+    *ret = info;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is known of one VM, as state/vms/<id>/record.json. The file is written
+ * by us in a directory that only this user can write, and is still parsed
+ * strictly: every member present, of its type, in its range.
+ */
+#pragma once
+
+#include "orchestrator/error.h"
+#include "orchestrator/process.h"
+
+#define RECORD_VERSION   1
+#define RECORD_MAX_BYTES (1u << 20)
+#define RECORD_MAX_ENV   4096u
+
+struct record {
+    char vm_id[IC_VM_ID_MAX + 1];
+    enum ic_vm_state state;
+    enum ic_backend backend;
+    enum ic_isolation isolation;
+    bool keep, tied;
+    uint32_t vcpu_count, memory_mib, timeout_ms, boot_timeout_ms;
+    enum ic_overlay_kind overlay_kind;
+    uint32_t overlay_size_mib;
+    enum ic_seccomp_level seccomp_level;
+    bool require_hardware_isolation;
+    char image[128], image_digest[65], kernel[128], kernel_kind[16];
+    char *kernel_path, *initrd_path, *rootfs_path; /* initrd_path may be NULL */
+    char *run_dir;
+    char *user, *cwd; /* defaults for commands; may be NULL */
+    char **env;       /* the image's, then the VM's; NULL-terminated or NULL */
+    char boot_id[BOOT_ID_SIZE];
+    struct process_id creator, monitor, vsock;
+    int64_t created_unix_ms, ready_unix_ms;
+    uint64_t boot_ms;
+    char failure[512];
+};
+
+void record_deinit(struct record *record);
+
+/* Allocated JSON text, NULL when out of memory. */
+char *record_encode(const struct record *record);
+
+/* 0, -EBADMSG, -ENOMEM. *ret is untouched on failure. */
+int record_decode(struct record *ret, const char *text, size_t len);
+
+void record_to_info(const struct record *record, struct ic_vm_info *ret);

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "orchestrator/paths.h"
+#include "orchestrator/tail.h"
+
+#define REPLY_MAX      32u  /* "OK 4294967295\n" */
+#define DYING_GRACE_MS 500u /* the connection ends a little before the processes do */
+
+int session_wait(int fd, short events, uint64_t deadline)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+
+    for (;;) {
+        int n = poll(&p, 1, deadline_poll_ms(deadline));
+
+        if (n > 0)
+            return 0;
+        if (n < 0)
+            return -errno;
+        if (deadline_poll_ms(deadline) == 0)
+            return -ETIMEDOUT;
+    }
+}
+
+int session_check_state(const struct record *record, struct ic_error *error)
+{
+    switch (record->state) {
+    case IC_VM_READY:
+        return 0;
+    case IC_VM_PAUSED:
+        return ic_fail(error, IC_ERR_STATE, "VM '%s': is paused; 'ironclaw unpause %s' lets it go on", record->vm_id,
+                record->vm_id);
+    case IC_VM_CREATED:
+    case IC_VM_BOOTING:
+        return ic_fail(error, IC_ERR_STATE, "VM '%s': is still booting; try again when it is ready", record->vm_id);
+    case IC_VM_STOPPING:
+        return ic_fail(error, IC_ERR_STATE, "VM '%s': is being stopped", record->vm_id);
+    case IC_VM_FAILED:
+        return ic_fail(error, IC_ERR_STATE, "VM '%s': has failed: %s", record->vm_id, record->failure);
+    case IC_VM_GONE:
+        break;
+    }
+    return ic_fail(error, IC_ERR_STATE, "VM '%s': has ended; only its logs are left", record->vm_id);
+}
+
+/* One line, exactly: what follows it is the agent's. */
+static int read_reply(int fd, uint64_t deadline)
+{
+    char line[REPLY_MAX];
+
+    for (;;) {
+        ssize_t n;
+        char *end;
+        int r = session_wait(fd, POLLIN, deadline);
+
+        if (r < 0)
+            return r;
+        n = recv(fd, line, sizeof(line), MSG_PEEK | MSG_DONTWAIT);
+        if (n == 0)
+            return -ECONNREFUSED;
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            continue;
+        if (n < 0)
+            return -errno;
+        end = memchr(line, '\n', (size_t)n);
+        if (!end && n == (ssize_t)sizeof(line))
+            return -EBADMSG;
+        if (recv(fd, line, end ? (size_t)(end - line) + 1 : (size_t)n, MSG_DONTWAIT) <= 0)
+            return -ECONNREFUSED;
+        if (end)
+            return strncmp(line, "OK ", 3) == 0 ? 0 : -EBADMSG;
+        if (n < 3 || strncmp(line, "OK ", 3) != 0)
+            return -EBADMSG; /* our side sends the line whole */
+    }
+}
+
+static int connect_agent(const struct record *record, uint64_t deadline, int *ret_fd)
+{
+    _cleanup_(fd_closep) int fd = -1;
+    char path[4200], line[32];
+    int r, n;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/v", record->run_dir) >= sizeof(path))
+        return -ENAMETOOLONG;
+    r = unix_connect(path, false, &fd);
+    if (r < 0)
+        return r == -ENOENT ? -ECONNREFUSED : r;
+    n = snprintf(line, sizeof(line), "CONNECT %u\n", WIRE_AGENT_PORT);
+    r = fd_write_all(fd, line, (size_t)n, deadline);
+    if (r == 0)
+        r = read_reply(fd, deadline);
+    if (r < 0)
+        return r == -EPIPE || r == -ECONNRESET ? -ECONNREFUSED : r;
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int session_open(const struct record *record, enum wire_session kind, const struct buf *request, uint64_t deadline,
+        int *ret_fd, struct ic_error *error)
+{
+    _cleanup_(buf_deinit) struct buf out = {0};
+    _cleanup_(fd_closep) int fd = -1;
+    int r = session_check_state(record, error);
+
+    if (r < 0)
+        return r;
+    wire_put_hello(&out, kind);
+    buf_put(&out, request->data, request->len);
+    if (out.error || request->error)
+        return ic_fail_errno(error, out.error ? out.error : request->error, "request to VM '%s'", record->vm_id);
+    r = connect_agent(record, deadline, &fd);
+    if (r == 0)
+        r = fd_write_all(fd, out.data, out.len, deadline);
+    if (r < 0)
+        return session_fail(record, r, "connection to the agent", error);
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int session_next(
+        int fd, struct wire_reader *reader, uint64_t deadline, struct wire_frame *ret, const uint8_t **ret_payload)
+{
+    for (;;) {
+        uint8_t *space;
+        size_t room;
+        ssize_t n;
+        int r = wire_reader_next(reader, ret, ret_payload);
+
+        if (r != 0)
+            return r < 0 ? r : 0;
+        r = session_wait(fd, POLLIN, deadline);
+        if (r < 0)
+            return r;
+        space = wire_reader_space(reader, &room);
+        if (!space)
+            return -ENOMEM;
+        n = recv(fd, space, room, MSG_DONTWAIT);
+        if (n == 0)
+            return -ECONNRESET;
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (n > 0)
+            wire_reader_filled(reader, (size_t)n);
+    }
+}
+
+/* Waits a moment for a VM that is going down, then says what is left of it. */
+static int fail_lost(const struct record *record, const char *doing, struct ic_error *error)
+{
+    _cleanup_(freep) char *dir = NULL;
+    _cleanup_(fd_closep) int pidfd = -1;
+    bool monitor, vsock;
+    char line[256] = "";
+
+    if (process_open(&record->monitor, &pidfd) == 0)
+        (void)fd_wait(pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));
+    monitor = process_alive(&record->monitor);
+    vsock = process_alive(&record->vsock);
+    if (path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", record->vm_id) == 0)
+        (void)tail_line(line, sizeof(line), dir, "console.log");
+    if (monitor && vsock)
+        return ic_fail(error, IC_ERR_GUEST, "VM '%s': %s: the agent in the guest ended the connection%s%s",
+                record->vm_id, doing, line[0] ? "; last line of its console: " : "", line);
+    return ic_fail(error, IC_ERR_BACKEND, "VM '%s': %s: %s%s%s", record->vm_id, doing,
+            !monitor ? "the VM has ended (its monitor process is gone)" : "its vsock process has died",
+            line[0] ? "; last line of its console: " : "", line);
+}
+
+int session_fail(const struct record *record, int r, const char *doing, struct ic_error *error)
+{
+    switch (r) {
+    case -ECONNRESET:
+    case -ECONNREFUSED:
+    case -EPIPE:
+        return fail_lost(record, doing, error);
+    case -EINTR:
+        return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': %s: cancelled by a signal", record->vm_id, doing);
+    case -ETIMEDOUT:
+        return ic_fail(error, IC_ERR_TIMEOUT, "VM '%s': %s: no answer in time", record->vm_id, doing);
+    case -EPROTO:
+    case -EBADMSG:
+    case -EMSGSIZE:
+        return ic_fail(error, IC_ERR_PROTOCOL, "VM '%s': %s: the guest broke the protocol", record->vm_id, doing);
+    default:
+        return ic_fail_errno(error, r, "VM '%s': %s", record->vm_id, doing);
+    }
+}
+
+int session_fail_peer(
+        const struct record *record, const uint8_t *payload, size_t len, const char *doing, struct ic_error *error)
+{
+    char text[512];
+    struct wire_error e;
+
+    if (wire_get_error(&e, payload, len) < 0)
+        return session_fail(record, -EBADMSG, doing, error);
+    (void)log_escape(text, sizeof(text), e.message.s, e.message.len);
+    return ic_fail(error, e.code == WIRE_E_NOT_FOUND ? IC_ERR_NOT_FOUND : IC_ERR_GUEST, "VM '%s': %s: %s",
+            record->vm_id, doing, text);
+}

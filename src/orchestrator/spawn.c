@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Making a VM. The order is what makes a crash at any point harmless:
+ *
+ *   1 look     configuration, backend, image, lengths of paths: nothing exists yet
+ *   2 claim    the name, with the record and its lock (table.h); from here on reap knows
+ *   3 listen   the sockets' directory, the vsock socket, the ready socket, the monitor's socket
+ *   4 start    the backend's processes; then the record gets their pids
+ *   5 wait     for the agent's READY on the ready socket, the end of a process, or the boot timeout: one poll(2)
+ *   6 ready    the record says so, and the lock is released
+ *
+ * A failure before 4 leaves nothing. After it, a `keep` VM keeps its record
+ * (failed, with the cause) and logs; any other leaves nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "orchestrator/backends/backend.h"
+#include "orchestrator/config.h"
+#include "orchestrator/images/image.h"
+#include "orchestrator/parts.h"
+#include "orchestrator/paths.h"
+#include "orchestrator/session.h"
+#include "orchestrator/tail.h"
+#include "orchestrator/vm.h"
+
+#define BOOT_TIMEOUT_SOFTWARE_MS 120000u
+#define BOOT_TIMEOUT_HARDWARE_MS 10000u
+#define LOG_LIMIT_BYTES          (16u << 20)
+#define ENTROPY_BYTES            64u
+#define MADE_UP_TRIES            8
+#define PATH_ROOM                128u /* sockets' paths; sun_path has 108 */
+
+struct spawn {
+    struct ic_vm_config config;
+    struct image image;
+    const struct backend *backend;
+    struct record record;
+    struct table_entry entry;
+    struct backend_start start;
+    int ready_listen_fd, ready_fd;
+    char uds_path[PATH_ROOM];
+    char kernel_args[512];
+    uint64_t begin_us;
+    bool claimed, started;
+};
+
+static void spawn_deinit(struct spawn *s)
+{
+    ic_vm_config_deinit(&s->config);
+    image_deinit(&s->image);
+    record_deinit(&s->record);
+    table_entry_deinit(&s->entry);
+    fd_close(s->start.rootfs_fd);
+    fd_close(s->start.uds_fd);
+    fd_close(s->start.qmp_fd);
+    fd_close(s->start.console_fd);
+    fd_close(s->start.log_fd);
+    fd_close(s->start.alive_fd);
+    fd_close(s->start.monitor.pidfd);
+    fd_close(s->start.vsock.pidfd);
+    fd_close(s->ready_listen_fd);
+    fd_close(s->ready_fd);
+}
+
+static void spawn_init(struct spawn *s)
+{
+    *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
+    s->entry.lock_fd = -1;
+    s->start.rootfs_fd = s->start.uds_fd = s->start.qmp_fd = -1;
+    s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
+    s->start.monitor.pidfd = s->start.vsock.pidfd = -1;
+}
+
+static int64_t unix_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* ---- 1 look ---- */
+
+static int copy_text(char **dst, const char *text, struct ic_error *error)
+{
+    if (!text || !text[0])
+        return 0;
+    *dst = strdup(text);
+    return *dst ? 0 : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+}
+
+static int copy_env(struct record *record, char *const *image_env, char *const *vm_env, struct ic_error *error)
+{
+    char *const *const lists[] = {image_env, vm_env};
+    size_t count = 0, n = 0;
+
+    for (size_t l = 0; l < ARRAY_SIZE(lists); l++) {
+        for (size_t i = 0; lists[l] && lists[l][i]; i++)
+            count++;
+    }
+    if (count > RECORD_MAX_ENV)
+        return ic_fail(error, IC_ERR_INVALID, "env: more than %u entries together with the image's", RECORD_MAX_ENV);
+    record->env = calloc(count + 1, sizeof(*record->env));
+    if (!record->env)
+        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    for (size_t l = 0; l < ARRAY_SIZE(lists); l++) {
+        for (size_t i = 0; lists[l] && lists[l][i]; i++) {
+            record->env[n] = strdup(lists[l][i]);
+            if (!record->env[n++])
+                return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+        }
+    }
+    return 0;
+}
+
+/* The image's parts, and the configuration's own instead of them. Without need of any of its parts there is no image.
+ */
+static int look_at_parts(struct spawn *s, struct ic_error *error)
+{
+    const struct ic_vm_config *c = &s->config;
+    struct record *record = &s->record;
+    int r = 0;
+
+    if (!c->kernel_path || !c->initrd_path || !c->rootfs_path) {
+        r = image_open(c->image, &s->image, error);
+        if (r < 0)
+            return r;
+        (void)snprintf(record->image, sizeof(record->image), "%s", c->image);
+        (void)snprintf(record->image_digest, sizeof(record->image_digest), "%s", s->image.digest);
+        if (!c->kernel_path) {
+            (void)snprintf(record->kernel, sizeof(record->kernel), "%s", s->image.kernel_release);
+            (void)snprintf(record->kernel_kind, sizeof(record->kernel_kind), "%s", s->image.kernel_kind);
+        }
+    }
+    if ((r = copy_text(&record->kernel_path, c->kernel_path ? c->kernel_path : s->image.kernel_path, error)) < 0 ||
+            (r = copy_text(&record->initrd_path, c->initrd_path ? c->initrd_path : s->image.initrd_path, error)) < 0 ||
+            (r = copy_text(&record->rootfs_path, c->rootfs_path ? c->rootfs_path : s->image.rootfs_path, error)) < 0 ||
+            (r = copy_text(&record->user, c->user ? c->user : s->image.user, error)) < 0 ||
+            (r = copy_text(&record->cwd, s->image.cwd, error)) < 0 ||
+            (r = copy_env(record, s->image.env, c->env, error)) < 0)
+        return r;
+    if (!record->kernel_path || !record->rootfs_path)
+        return ic_fail(error, IC_ERR_CORRUPT, "image '%s': names no kernel or no root filesystem", c->image);
+    r = part_check_kernel(record->kernel_path, error);
+    if (r == 0 && record->initrd_path)
+        r = part_check_file("initrd", record->initrd_path, error);
+    if (r == 0)
+        r = part_open_rootfs(record->rootfs_path, &s->start.rootfs_fd, error);
+    return r;
+}
+
+static int look_at_host(struct spawn *s, struct ic_error *error)
+{
+    struct backend_probe probe;
+    int r;
+
+    if (s->config.overlay.kind == IC_OVERLAY_EXT4)
+        return ic_fail(error, IC_ERR_UNSUPPORTED, "overlay.kind ext4: not in this version; use tmpfs");
+    r = backend_pick(s->config.backend, s->config.require_hardware_isolation, &s->backend, &probe, error);
+    if (r < 0)
+        return r;
+    s->record.backend = s->backend->id;
+    s->record.isolation = probe.isolation;
+    return 0;
+}
+
+static void fill_record(struct spawn *s)
+{
+    const struct ic_vm_config *c = &s->config;
+    struct record *r = &s->record;
+
+    r->state = IC_VM_CREATED;
+    r->keep = c->keep;
+    r->tied = c->tied_to_caller;
+    r->vcpu_count = c->vcpu_count;
+    r->memory_mib = c->memory_mib;
+    r->timeout_ms = c->timeout_ms;
+    r->boot_timeout_ms = c->boot_timeout_ms;
+    if (r->boot_timeout_ms == 0)
+        r->boot_timeout_ms =
+                r->isolation == IC_ISOLATION_HARDWARE ? BOOT_TIMEOUT_HARDWARE_MS : BOOT_TIMEOUT_SOFTWARE_MS;
+    r->overlay_kind = c->overlay.kind;
+    r->overlay_size_mib = c->overlay.size_mib ? c->overlay.size_mib : c->memory_mib / 2;
+    r->seccomp_level = c->seccomp_level;
+    r->require_hardware_isolation = c->require_hardware_isolation;
+    r->created_unix_ms = unix_ms();
+}
+
+static int make_up_id(char id[IC_VM_ID_MAX + 1], struct ic_error *error)
+{
+    uint32_t word;
+
+    if (getrandom(&word, sizeof(word), 0) != (ssize_t)sizeof(word))
+        return ic_fail_errno(error, -errno, "random numbers");
+    (void)snprintf(id, IC_VM_ID_MAX + 1, "ic-%08x", word);
+    return 0;
+}
+
+/* Unix sockets' paths are short. Said before anything exists, with what to do. */
+static int check_path_length(const char *run_dir, struct ic_error *error)
+{
+    const size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+    size_t len = strlen(run_dir) + strlen("/v_1025");
+
+    if (len <= max)
+        return 0;
+    return ic_fail(error, IC_ERR_INVALID,
+            "socket path %.300s/v_%u: has %zu bytes, a unix socket's may have %zu; set IRONCLAW_HOME or "
+            "XDG_RUNTIME_DIR "
+            "to a shorter directory, or give a shorter name",
+            run_dir, WIRE_READY_PORT, len, max);
+}
+
+static int set_id(struct spawn *s, struct ic_error *error)
+{
+    struct record *record = &s->record;
+    int r = 0;
+
+    if (s->config.vm_id)
+        (void)snprintf(record->vm_id, sizeof(record->vm_id), "%s", s->config.vm_id);
+    else
+        r = make_up_id(record->vm_id, error);
+    if (r < 0)
+        return r;
+    free(record->run_dir);
+    record->run_dir = NULL;
+    r = path_in(&record->run_dir, error, IC_PATH_RUNTIME, "%s", record->vm_id);
+    return r < 0 ? r : check_path_length(record->run_dir, error);
+}
+
+static int look(struct spawn *s, const struct ic_vm_config *config, struct ic_error *error)
+{
+    int r = ic_vm_config_validate(config, error);
+
+    if (r == 0)
+        r = config_copy(&s->config, config, error);
+    if (r == 0)
+        r = look_at_host(s, error);
+    if (r == 0)
+        r = look_at_parts(s, error);
+    if (r < 0)
+        return r;
+    fill_record(s);
+    r = process_boot_id(s->record.boot_id);
+    if (r == 0)
+        r = process_identify(getpid(), &s->record.creator);
+    return r < 0 ? ic_fail_errno(error, r, "/proc (is it mounted?)") : 0;
+}
+
+/* ---- 2 claim ---- */
+
+static int claim(struct spawn *s, struct ic_error *error)
+{
+    int r = -IC_ERR_EXISTS;
+
+    for (int i = 0; i < MADE_UP_TRIES && r == -IC_ERR_EXISTS; i++) {
+        r = set_id(s, error);
+        if (r == 0)
+            r = table_claim(&s->entry, &s->record, error);
+        if (s->config.vm_id)
+            break;
+    }
+    s->claimed = r == 0;
+    return r;
+}
+
+/* ---- 3 listen ---- */
+
+static int listen_at(
+        const struct spawn *s, const char *name, int backlog, char path[PATH_ROOM], int *ret_fd, struct ic_error *error)
+{
+    int r = -ENAMETOOLONG;
+
+    if ((size_t)snprintf(path, PATH_ROOM, "%s/%s", s->record.run_dir, name) < PATH_ROOM)
+        r = unix_listen(path, backlog, ret_fd);
+    if (r == 0)
+        r = fd_above_stdio(ret_fd);
+    return r < 0 ? ic_fail_errno(error, r, "socket %s", path) : 0;
+}
+
+static int open_log(const struct spawn *s, const char *name, int *ret_fd, struct ic_error *error)
+{
+    char path[4200];
+    int r = -ENAMETOOLONG;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s", s->entry.dir, name) < sizeof(path)) {
+        *ret_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+        r = *ret_fd < 0 ? -errno : fd_above_stdio(ret_fd);
+    }
+    return r < 0 ? ic_fail_errno(error, r, "log %s", path) : 0;
+}
+
+static int open_all(struct spawn *s, struct ic_error *error)
+{
+    char path[PATH_ROOM], ready[16];
+    int r = table_make_run_dir(&s->entry, s->record.run_dir, error);
+
+    if (r < 0)
+        return r;
+    (void)snprintf(ready, sizeof(ready), "v_%u", WIRE_READY_PORT);
+    if ((r = listen_at(s, "v", 128, s->uds_path, &s->start.uds_fd, error)) < 0 ||
+            (r = listen_at(s, ready, 1, path, &s->ready_listen_fd, error)) < 0 ||
+            (r = listen_at(s, "q", 1, path, &s->start.qmp_fd, error)) < 0 ||
+            (r = open_log(s, "console.log", &s->start.console_fd, error)) < 0 ||
+            (r = open_log(s, "monitor.log", &s->start.log_fd, error)) < 0 ||
+            (r = table_hold_alive(&s->entry, &s->start.alive_fd, error)) < 0)
+        return r;
+    r = fd_above_stdio(&s->start.rootfs_fd);
+    return r < 0 ? ic_fail_errno(error, r, "rootfs") : 0;
+}
+
+/* ---- 4 start ---- */
+
+static int start(struct spawn *s, struct ic_error *error)
+{
+    struct record *record = &s->record;
+    int n, r = table_change(&s->entry, record, IC_VM_BOOTING, "asked for", error);
+
+    if (r < 0)
+        return r;
+    n = snprintf(s->kernel_args, sizeof(s->kernel_args),
+            "ironclaw.root=/dev/vda ironclaw.rootfstype=erofs ironclaw.overlay=%s ironclaw.overlay_mib=%u "
+            "ironclaw.hostname=%s%s",
+            "tmpfs", record->overlay_size_mib, record->vm_id, record->tied ? " ironclaw.tied=1" : "");
+    if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
+        return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
+    s->start.record = record;
+    s->start.mark = s->entry.dir;
+    s->start.kernel_args = s->kernel_args;
+    s->start.uds_path = s->uds_path;
+    s->start.die_with_parent = record->tied;
+    s->started = true;
+    r = s->backend->start(&s->start, error);
+    record->monitor = s->start.monitor.id;
+    record->vsock = s->start.vsock.id;
+    if (r == 0)
+        r = table_write(&s->entry, record, error);
+    /* The children have their own; ours would hide that they are gone. */
+    fd_close(s->start.alive_fd);
+    s->start.alive_fd = -1;
+    return r;
+}
+
+/* ---- 5 wait ---- */
+
+static int fail_boot(const struct spawn *s, enum ic_error_code code, const char *what, struct ic_error *error)
+{
+    char console[256], monitor[384];
+
+    (void)tail_line(console, sizeof(console), s->entry.dir, "console.log");
+    (void)tail_line(monitor, sizeof(monitor), s->entry.dir, "monitor.log");
+    if (console[0])
+        return ic_fail(error, code, "VM '%s': %s; last line of its console: %s", s->record.vm_id, what, console);
+    return ic_fail(error, code, "VM '%s': %s; its monitor said: %s", s->record.vm_id, what, monitor);
+}
+
+/* The agent's READY on its connection. A guest is hostile from the first byte: one frame, bounded. */
+static int read_ready(struct spawn *s, struct wire_reader *reader, bool *ret_ready, struct ic_error *error)
+{
+    enum wire_state state = WIRE_ST_READY;
+    const uint8_t *payload;
+    struct wire_frame frame;
+    struct wire_ready ready;
+    size_t room;
+    uint8_t *space = wire_reader_space(reader, &room);
+    ssize_t n = space ? recv(s->ready_fd, space, room, MSG_DONTWAIT) : -1;
+    int r;
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    if (n <= 0)
+        return fail_boot(s, IC_ERR_GUEST, "the agent hung up before it was ready", error);
+    wire_reader_filled(reader, (size_t)n);
+    r = wire_reader_next(reader, &frame, &payload);
+    if (r == 0)
+        return 0;
+    if (r > 0 && frame.type == WIRE_ERROR)
+        return session_fail_peer(&s->record, payload, frame.len, "boot", error);
+    if (r > 0)
+        r = wire_step(&state, WIRE_SESSION_CONTROL, WIRE_FROM_AGENT, frame.type, false);
+    if (r == 0)
+        r = wire_get_ready(&ready, payload, frame.len);
+    if (r < 0)
+        return fail_boot(s, IC_ERR_PROTOCOL, "the agent's ready message is malformed", error);
+    if (ready.version < WIRE_VERSION_MIN)
+        return ic_fail(error, IC_ERR_PROTOCOL,
+                "VM '%s': its agent speaks protocol version %u, this library %u to %u; build the image again",
+                s->record.vm_id, ready.version, WIRE_VERSION_MIN, WIRE_VERSION);
+    if (!s->record.kernel[0])
+        (void)log_escape(s->record.kernel, sizeof(s->record.kernel), ready.kernel_release.s, ready.kernel_release.len);
+    *ret_ready = true;
+    return 0;
+}
+
+static int accept_ready(struct spawn *s)
+{
+    s->ready_fd = accept4(s->ready_listen_fd, NULL, NULL, SOCK_CLOEXEC);
+    if (s->ready_fd < 0)
+        return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED ? 0 : -errno;
+    fd_close(s->ready_listen_fd);
+    s->ready_listen_fd = -1;
+    return 0;
+}
+
+static int wait_once(
+        struct spawn *s, struct wire_reader *reader, uint64_t deadline, bool *ret_ready, struct ic_error *error)
+{
+    struct pollfd p[] = {
+            {.fd = s->ready_fd >= 0 ? s->ready_fd : s->ready_listen_fd, .events = POLLIN},
+            {.fd = s->start.monitor.pidfd, .events = POLLIN},
+            {.fd = s->start.vsock.pidfd, .events = POLLIN},
+    };
+    int n = poll(p, ARRAY_SIZE(p), deadline_poll_ms(deadline)), r;
+
+    if (n < 0 && errno == EINTR)
+        return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': cancelled by a signal while it booted", s->record.vm_id);
+    if (n < 0)
+        return ic_fail_errno(error, -errno, "poll");
+    if (n == 0) {
+        char what[96];
+        (void)snprintf(what, sizeof(what), "was not ready after %u ms (boot_timeout_ms)", s->record.boot_timeout_ms);
+        return fail_boot(s, IC_ERR_TIMEOUT, what, error);
+    }
+    if (p[0].revents && s->ready_fd < 0) {
+        r = accept_ready(s);
+        return r < 0 ? ic_fail_errno(error, r, "ready socket") : 0;
+    }
+    if (p[0].revents)
+        return read_ready(s, reader, ret_ready, error);
+    return fail_boot(s, IC_ERR_BACKEND,
+            p[1].revents ? "its monitor process ended during the boot" : "its vsock process ended during the boot",
+            error);
+}
+
+static int wait_ready(struct spawn *s, struct ic_error *error)
+{
+    uint64_t deadline = deadline_after_ms(s->record.boot_timeout_ms);
+    _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
+    bool ready = false;
+    int r = 0;
+
+    while (r == 0 && !ready)
+        r = wait_once(s, &reader, deadline, &ready, error);
+    return r;
+}
+
+/* ---- 6 ready ---- */
+
+/* The host's time and some of its entropy. The answers are not waited for. */
+static void greet(const struct spawn *s)
+{
+    _cleanup_(buf_deinit) struct buf b = {0};
+    uint8_t entropy[ENTROPY_BYTES];
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    wire_put_time(&b, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    if (getrandom(entropy, sizeof(entropy), GRND_NONBLOCK) == (ssize_t)sizeof(entropy))
+        wire_put_bytes(&b, WIRE_ENTROPY, entropy, sizeof(entropy));
+    if (!b.error)
+        (void)!send(s->ready_fd, b.data, b.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static int become_ready(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
+{
+    struct record *record = &s->record;
+    char path[PATH_ROOM];
+    ic_vm *vm = NULL;
+    int r;
+
+    greet(s);
+    /* The guest's memory is allocated: files that these two write from now on are logs. */
+    (void)process_limit_files(&record->monitor, LOG_LIMIT_BYTES);
+    (void)process_limit_files(&record->vsock, LOG_LIMIT_BYTES);
+    (void)snprintf(path, sizeof(path), "%s/v_%u", record->run_dir, WIRE_READY_PORT);
+    (void)unlink(path); /* nobody is to connect there again */
+    record->ready_unix_ms = unix_ms();
+    record->boot_ms = (clock_now_us() - s->begin_us) / 1000;
+    r = vm_new(record->vm_id, &vm, error);
+    if (r == 0)
+        r = table_change(&s->entry, record, IC_VM_READY, "the agent said so", error);
+    if (r < 0) {
+        free(vm);
+        return r;
+    }
+    if (record->tied)
+        vm->ready_fd = TAKE_FD(s->ready_fd);
+    *ret_vm = vm;
+    return 0;
+}
+
+/* *error has the cause already; what cleaning up has to say goes into the log only. */
+static void tear_down(struct spawn *s, const struct ic_error *cause)
+{
+    int r = table_end_processes(&s->entry, &s->record, NULL);
+
+    if (r == 0 && s->started && s->record.keep) {
+        r = table_remove_run_dir(&s->entry, s->record.run_dir, NULL);
+        if (r == 0)
+            (void)table_change(&s->entry, &s->record, IC_VM_FAILED, cause->message, NULL);
+    } else if (r == 0) {
+        (void)table_remove(&s->entry, &s->record, NULL);
+    }
+}
+
+int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, struct ic_error *error)
+{
+    _cleanup_(spawn_deinit) struct spawn s;
+    struct ic_error cause = {0};
+    int r;
+
+    spawn_init(&s);
+    (void)table_reap(NULL); /* a leftover that can't be removed does not keep a new VM from starting */
+    r = look(&s, config, &cause);
+    if (r == 0)
+        r = claim(&s, &cause);
+    if (r == 0)
+        r = open_all(&s, &cause);
+    if (r == 0)
+        r = start(&s, &cause);
+    if (r == 0)
+        r = wait_ready(&s, &cause);
+    if (r == 0)
+        r = become_ready(&s, ret_vm, &cause);
+    if (r < 0 && s.claimed)
+        tear_down(&s, &cause);
+    if (r < 0 && error)
+        *error = cause;
+    return r;
+}
+
+int ic_spawn_vm(const char *task_id, ic_vm **ret_vm, struct ic_error *error)
+{
+    struct ic_vm_config config;
+    int r;
+
+    ic_vm_config_init(&config);
+    r = task_id ? ic_vm_config_set(&config, "vm_id", task_id, error) : 0;
+    if (r == 0)
+        r = ic_spawn_vm_with_config(&config, ret_vm, error);
+    ic_vm_config_deinit(&config);
+    return r;
+}

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/table.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "orchestrator/paths.h"
+#include "orchestrator/state.h"
+#include "orchestrator/table-lock.h"
+
+#define PATH_SIZE      4200u
+#define END_TIMEOUT_MS 10000u
+
+void table_entry_deinit(struct table_entry *entry)
+{
+    if (entry->dir && entry->lock_fd >= 0)
+        fd_close(entry->lock_fd);
+    free(entry->dir);
+    *entry = (struct table_entry){.lock_fd = -1};
+}
+
+static void sleep_ms(unsigned ms)
+{
+    struct timespec ts = {.tv_nsec = (long)ms * 1000000};
+
+    (void)nanosleep(&ts, NULL);
+}
+
+int lock_file(const char *path, bool create, uint64_t deadline, int *ret_fd)
+{
+    for (;;) {
+        _cleanup_(fd_closep) int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0), 0600);
+        struct stat mine, there;
+
+        if (fd < 0)
+            return -errno;
+        while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+            if (errno != EWOULDBLOCK && errno != EINTR)
+                return -errno;
+            if (deadline_poll_ms(deadline) == 0)
+                return -EWOULDBLOCK;
+            sleep_ms(2);
+        }
+        /* The holder before us may have removed the file: then the lock is on nothing. */
+        if (fstat(fd, &mine) < 0)
+            return -errno;
+        if (stat(path, &there) == 0 && there.st_ino == mine.st_ino && there.st_dev == mine.st_dev) {
+            *ret_fd = TAKE_FD(fd);
+            return 0;
+        }
+        if (!create)
+            return -ENOENT;
+    }
+}
+
+static int vm_dir(char **ret, const char *vm_id, struct ic_error *error)
+{
+    if (!path_vm_id_ok(vm_id))
+        return ic_fail(error, IC_ERR_INVALID, "vm id: must be 1 to %d of the characters a-z A-Z 0-9 _ -", IC_VM_ID_MAX);
+    return path_in(ret, error, IC_PATH_STATE, "vms/%s", vm_id);
+}
+
+static int open_entry(struct table_entry *ret, char *dir, const char *vm_id, bool create, uint64_t deadline)
+{
+    char path[PATH_SIZE];
+    int fd, r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/lock", dir) >= sizeof(path))
+        return -ENAMETOOLONG;
+    r = lock_file(path, create, deadline, &fd);
+    if (r < 0)
+        return r;
+    (void)snprintf(ret->vm_id, sizeof(ret->vm_id), "%s", vm_id);
+    ret->dir = dir;
+    ret->lock_fd = fd;
+    return 0;
+}
+
+static int claim_locked(struct table_entry *ret, char *dir, const struct record *record, struct ic_error *error)
+{
+    struct table_entry entry = {.lock_fd = -1};
+    int r;
+
+    if (mkdir(dir, 0700) < 0) {
+        if (errno == EEXIST)
+            return ic_fail(error, IC_ERR_EXISTS,
+                    "VM '%s': the name is taken; choose another, or end that VM with 'ironclaw rm %s'", record->vm_id,
+                    record->vm_id);
+        return ic_fail_errno(error, -errno, "directory %s", dir);
+    }
+    r = open_entry(&entry, dir, record->vm_id, true, 0);
+    if (r < 0) {
+        (void)path_remove_tree(dir, NULL);
+        return ic_fail_errno(error, r, "lock of VM '%s' in %s", record->vm_id, dir);
+    }
+    r = table_write(&entry, record, error);
+    if (r < 0) {
+        (void)path_remove_tree(dir, NULL);
+        entry.dir = NULL; /* stays the caller's */
+        fd_close(entry.lock_fd);
+        return r;
+    }
+    *ret = entry;
+    return 0;
+}
+
+int table_claim(struct table_entry *ret, const struct record *record, struct ic_error *error)
+{
+    _cleanup_(freep) char *vms = NULL, *dir = NULL, *claim = NULL;
+    _cleanup_(fd_closep) int claim_fd = -1;
+    int r;
+
+    if ((r = path_in(&vms, error, IC_PATH_STATE, "vms")) < 0 ||
+            (r = path_in(&claim, error, IC_PATH_STATE, "vms/.claim")) < 0 ||
+            (r = vm_dir(&dir, record->vm_id, error)) < 0 || (r = path_make_dir(vms, error)) < 0)
+        return r;
+    r = lock_file(claim, true, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
+    if (r < 0)
+        return ic_fail_errno(error, r, "lock %s", claim);
+    r = claim_locked(ret, dir, record, error);
+    if (r == 0)
+        dir = NULL;
+    return r;
+}
+
+int table_lock(struct table_entry *ret, const char *vm_id, uint64_t deadline, struct ic_error *error)
+{
+    _cleanup_(freep) char *dir = NULL;
+    int r = vm_dir(&dir, vm_id, error);
+
+    if (r < 0)
+        return r;
+    r = open_entry(ret, dir, vm_id, false, deadline);
+    if (r == -ENOENT || r == -ENOTDIR)
+        return ic_fail(error, IC_ERR_NOT_FOUND, "no VM '%s'; 'ironclaw ps -a' lists them", vm_id);
+    if (r == -EWOULDBLOCK)
+        return ic_fail(error, IC_ERR_TIMEOUT, "VM '%s': another command is changing it; try again", vm_id);
+    if (r < 0)
+        return ic_fail_errno(error, r, "lock of VM '%s' in %s", vm_id, dir);
+    dir = NULL;
+    return 0;
+}
+
+int table_read(struct record *ret, const char *vm_id, struct ic_error *error)
+{
+    _cleanup_(freep) char *dir = NULL, *text = NULL;
+    char path[PATH_SIZE];
+    size_t len = 0;
+    int r = vm_dir(&dir, vm_id, error);
+
+    if (r < 0)
+        return r;
+    if ((size_t)snprintf(path, sizeof(path), "%s/record.json", dir) >= sizeof(path))
+        return ic_fail(error, IC_ERR_INVALID, "%s: path too long", dir);
+    r = fd_read_file(AT_FDCWD, path, RECORD_MAX_BYTES, &text, &len);
+    if (r == -ENOENT || r == -ENOTDIR)
+        return ic_fail(error, IC_ERR_NOT_FOUND, "no VM '%s'; 'ironclaw ps -a' lists them", vm_id);
+    if (r < 0)
+        return ic_fail_errno(error, r, "record %s", path);
+    r = record_decode(ret, text, len);
+    if (r == -ENOMEM)
+        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    if (r == 0 && strcmp(ret->vm_id, vm_id) != 0) {
+        record_deinit(ret);
+        r = -EBADMSG;
+    }
+    if (r < 0)
+        return ic_fail(error, IC_ERR_CORRUPT, "record %s: is damaged; 'ironclaw rm %s' removes it", path, vm_id);
+    return 0;
+}
+
+/* No fsync: after a power loss the boot id makes every record stale anyway, and a torn one is an orphan. */
+static int replace_file(const char *dir, const char *text, size_t len)
+{
+    char path[PATH_SIZE], tmp[PATH_SIZE];
+    _cleanup_(fd_closep) int fd = -1;
+    int r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/record.json", dir) >= sizeof(path) ||
+            (size_t)snprintf(tmp, sizeof(tmp), "%s/record.new", dir) >= sizeof(tmp))
+        return -ENAMETOOLONG;
+    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    r = fd_write_all(fd, text, len, DEADLINE_NEVER);
+    if (r == 0 && rename(tmp, path) < 0)
+        r = -errno;
+    if (r < 0)
+        (void)unlink(tmp);
+    return r;
+}
+
+int table_write(const struct table_entry *entry, const struct record *record, struct ic_error *error)
+{
+    _cleanup_(freep) char *text = record_encode(record);
+    int r;
+
+    if (!text)
+        return ic_fail(
+                error, IC_ERR_INVALID, "record of VM '%s': out of memory, or a path that is not UTF-8", record->vm_id);
+    r = replace_file(entry->dir, text, strlen(text));
+    return r < 0 ? ic_fail_errno(error, r, "record of VM '%s' in %s", record->vm_id, entry->dir) : 0;
+}
+
+static void log_change(const struct table_entry *entry, enum ic_vm_state from, enum ic_vm_state to, const char *cause)
+{
+    char path[PATH_SIZE], line[1024], when[32] = "";
+    _cleanup_(fd_closep) int fd = -1;
+    struct timespec now;
+    struct stat st;
+    struct tm tm;
+    int n;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/monitor.log", entry->dir) >= sizeof(path))
+        return;
+    fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > (off_t)LOG_MAX_BYTES)
+        return; /* the change itself matters more than its line */
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (gmtime_r(&now.tv_sec, &tm))
+        (void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+    n = snprintf(line, sizeof(line), "%s.%03ldZ ironclaw[%ld]: %s: %s -> %s: %s\n", when, now.tv_nsec / 1000000,
+            (long)getpid(), entry->vm_id, ic_vm_state_name(from), ic_vm_state_name(to), cause);
+    if (n >= (int)sizeof(line)) {
+        n = (int)sizeof(line) - 1;
+        line[n - 1] = '\n';
+    }
+    (void)fd_write_all(fd, line, (size_t)n, DEADLINE_NEVER);
+}
+
+int table_change(const struct table_entry *entry, struct record *record, enum ic_vm_state to, const char *cause,
+        struct ic_error *error)
+{
+    enum ic_vm_state from = record->state;
+    int r;
+
+    if (!state_allowed(from, to))
+        return ic_fail(error, IC_ERR_STATE, "VM '%s': is %s, from there it can't become %s", record->vm_id,
+                ic_vm_state_name(from), ic_vm_state_name(to));
+    record->state = to;
+    if (to == IC_VM_FAILED)
+        (void)log_escape(record->failure, sizeof(record->failure), cause, strlen(cause));
+    if (state_is_final(to)) {
+        record->monitor = (struct process_id){0};
+        record->vsock = (struct process_id){0};
+    }
+    r = table_write(entry, record, error);
+    if (r < 0) {
+        record->state = from;
+        return r;
+    }
+    log_change(entry, from, to, cause);
+    return 0;
+}
+
+static int run_paths(const char *run_dir, char claim[PATH_SIZE], char link[PATH_SIZE])
+{
+    const char *slash = strrchr(run_dir, '/');
+
+    if (!slash || slash == run_dir)
+        return -EINVAL;
+    if ((size_t)snprintf(claim, PATH_SIZE, "%.*s/.claim", (int)(slash - run_dir), run_dir) >= PATH_SIZE ||
+            (size_t)snprintf(link, PATH_SIZE, "%s/state", run_dir) >= PATH_SIZE)
+        return -ENAMETOOLONG;
+    return 0;
+}
+
+int table_make_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error)
+{
+    _cleanup_(fd_closep) int claim_fd = -1;
+    char claim[PATH_SIZE], link[PATH_SIZE];
+    _cleanup_(freep) char *parent = NULL;
+    int r = path_of(IC_PATH_RUNTIME, &parent, error);
+
+    if (r < 0)
+        return r;
+    r = path_make_dir(parent, error);
+    if (r < 0)
+        return r;
+    r = run_paths(run_dir, claim, link);
+    if (r == 0)
+        r = lock_file(claim, true, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
+    if (r < 0)
+        return ic_fail_errno(error, r, "lock of the runtime directory %s", parent);
+    if (mkdir(run_dir, 0700) < 0) {
+        if (errno == EEXIST)
+            return ic_fail(error, IC_ERR_EXISTS,
+                    "%s: is there already, of a VM with another state directory; choose another name", run_dir);
+        return ic_fail_errno(error, -errno, "directory %s", run_dir);
+    }
+    if (symlink(entry->dir, link) < 0) {
+        r = -errno;
+        (void)rmdir(run_dir);
+        return ic_fail_errno(error, r, "link %s", link);
+    }
+    return 0;
+}
+
+int table_remove_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error)
+{
+    char claim[PATH_SIZE], link[PATH_SIZE], target[PATH_SIZE];
+    const char *slash = strrchr(run_dir, '/');
+    ssize_t n;
+
+    if (run_paths(run_dir, claim, link) < 0 || strcmp(slash + 1, entry->vm_id) != 0)
+        return ic_fail(error, IC_ERR_CORRUPT, "record of VM '%s': runtime directory '%s' is not its own", entry->vm_id,
+                run_dir);
+    n = readlink(link, target, sizeof(target) - 1);
+    if (n < 0)
+        return 0; /* never made, or not ours; what is half made is reap's, which takes the claim lock */
+    target[n] = '\0';
+    return strcmp(target, entry->dir) == 0 ? path_remove_tree(run_dir, error) : 0;
+}
+
+int table_hold_alive(const struct table_entry *entry, int *ret_fd, struct ic_error *error)
+{
+    char path[PATH_SIZE];
+    _cleanup_(fd_closep) int fd = -1;
+    int r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/alive", entry->dir) >= sizeof(path))
+        return ic_fail(error, IC_ERR_INVALID, "%s: path too long", entry->dir);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0 || (r = fd_above_stdio(&fd)) < 0)
+        return ic_fail_errno(error, -errno, "lock %s", path);
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+bool table_anyone_alive(const char *dir)
+{
+    char path[PATH_SIZE];
+    _cleanup_(fd_closep) int fd = -1;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/alive", dir) >= sizeof(path))
+        return false;
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+int table_end_processes(const struct table_entry *entry, const struct record *record, struct ic_error *error)
+{
+    uint64_t deadline = deadline_after_ms(END_TIMEOUT_MS);
+    char boot_id[BOOT_ID_SIZE];
+    /* A creator that died between fork and its next record knew of processes that the record does not name. */
+    bool all_known = record && record->monitor.pid > 0 && record->vsock.pid > 0;
+    int r = process_boot_id(boot_id);
+
+    if (r == 0 && record && strcmp(boot_id, record->boot_id) == 0) {
+        r = process_kill(&record->monitor, deadline);
+        if (r == 0)
+            r = process_kill(&record->vsock, deadline);
+    }
+    while (r >= 0 && (!all_known || table_anyone_alive(entry->dir))) {
+        all_known = true;
+        r = process_kill_marked(entry->dir, deadline);
+        if (r < 0 || !table_anyone_alive(entry->dir))
+            break;
+        if (deadline_poll_ms(deadline) == 0)
+            r = -ETIMEDOUT;
+        sleep_ms(2); /* a child between fork and execve holds the lock, but has no mark yet */
+    }
+    return r < 0 ? ic_fail_errno(error, r, "VM '%s': its processes could not be ended", entry->vm_id) : 0;
+}
+
+int table_remove(struct table_entry *entry, const struct record *record, struct ic_error *error)
+{
+    int r = record && record->run_dir ? table_remove_run_dir(entry, record->run_dir, error) : 0;
+
+    if (r == 0)
+        r = path_remove_tree(entry->dir, error);
+    table_entry_deinit(entry);
+    return r;
+}
+
+void table_free_ids(char **ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(ids[i]);
+    free(ids);
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int table_ids(char ***ret, size_t *ret_count, struct ic_error *error)
+{
+    _cleanup_(freep) char *vms = NULL;
+    struct dirent *entry;
+    char **ids = NULL;
+    size_t count = 0;
+    DIR *dir;
+    int r = path_in(&vms, error, IC_PATH_STATE, "vms");
+
+    if (r < 0)
+        return r;
+    dir = opendir(vms);
+    if (!dir && errno != ENOENT)
+        return ic_fail_errno(error, -errno, "directory %s", vms);
+    while (dir && r == 0 && (entry = readdir(dir))) {
+        char **grown;
+
+        if (!path_vm_id_ok(entry->d_name))
+            continue;
+        grown = realloc(ids, (count + 1) * sizeof(*ids));
+        if (grown)
+            ids = grown;
+        if (!grown || !(ids[count] = strdup(entry->d_name)))
+            r = ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+        else
+            count++;
+    }
+    if (dir)
+        closedir(dir);
+    if (r < 0) {
+        table_free_ids(ids, count);
+        return r;
+    }
+    if (count > 0)
+        qsort(ids, count, sizeof(*ids), compare_ids);
+    *ret = ids;
+    *ret_count = count;
+    return 0;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The end of a VM's log, made safe to print: the guest writes what it likes there. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define TAIL_BYTES 4096u
+
+/* Last line that is not blank, escaped, or "". A kernel panic's line wins over what came after it. Returns dst. */
+const char *tail_line(char *dst, size_t size, const char *dir, const char *log);
+
+/* The kernel log ends with a power-off or restart. Only a hint: a guest can write the same words. */
+bool tail_powered_off(const char *dir);

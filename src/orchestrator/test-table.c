@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of VMs, and what reap does with everything that a killed process can leave. The VM's processes are sleeps.
+ */
+#include "orchestrator/test-util.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "orchestrator/table.h"
+
+static struct ic_error error;
+
+static struct process_id start_sleep(const char *mark, int alive_fd)
+{
+    char *argv[] = {(char *)"sleep", (char *)"60", NULL};
+    _cleanup_(fd_closep) int log = open("/dev/null", O_WRONLY | O_CLOEXEC), pidfd = -1;
+    struct process_options o = {.size = sizeof(o),
+            .path = "/bin/sleep",
+            .argv = argv,
+            .mark = mark,
+            .out_fd = log,
+            .keep_fds = &alive_fd,
+            .keep_count = alive_fd >= 0};
+    struct process_id id;
+
+    assert_int_equal(process_spawn(&o, &id, &pidfd), 0);
+    return id;
+}
+
+/* A VM with two processes, in the given state; the entry is left locked. */
+static void make_vm(const char *vm_id, enum ic_vm_state to, bool keep, struct table_entry *entry, struct record *record)
+{
+    int alive = -1;
+
+    *record = sample_record(vm_id);
+    record->keep = keep;
+    assert_int_equal(table_claim(entry, record, &error), 0);
+    assert_int_equal(table_make_run_dir(entry, record->run_dir, &error), 0);
+    assert_int_equal(table_hold_alive(entry, &alive, &error), 0);
+    assert_int_equal(table_change(entry, record, IC_VM_BOOTING, "test", &error), 0);
+    record->monitor = start_sleep(entry->dir, alive);
+    record->vsock = start_sleep(entry->dir, alive);
+    fd_close(alive);
+    if (to == IC_VM_READY)
+        assert_int_equal(table_change(entry, record, to, "test", &error), 0);
+}
+
+static void claims_once(void **state)
+{
+    struct record record = sample_record("one");
+    struct table_entry entry, other;
+
+    assert_int_equal(table_claim(&entry, &record, &error), 0);
+    assert_int_equal(table_claim(&other, &record, &error), -IC_ERR_EXISTS);
+    assert_non_null(strstr(error.message, "'one'"));
+    assert_int_equal(table_lock(&other, "one", 0, &error), -IC_ERR_TIMEOUT);
+    assert_int_equal(table_change(&entry, &record, IC_VM_PAUSED, "test", &error), -IC_ERR_STATE);
+    assert_int_equal(record.state, IC_VM_CREATED);
+    assert_int_equal(table_reap(&error), 0); /* locked: its creator lives */
+    assert_true(in_home(*state, "state/vms/one/record.json"));
+    assert_int_equal(table_remove(&entry, &record, &error), 0);
+    assert_int_equal(table_lock(&other, "one", 0, &error), -IC_ERR_NOT_FOUND);
+    assert_int_equal(table_lock(&other, "../x", 0, &error), -IC_ERR_INVALID);
+    record_deinit(&record);
+}
+
+static void leaves_healthy_vms_alone(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+
+    make_vm("healthy", IC_VM_READY, false, &entry, &record);
+    table_entry_deinit(&entry);
+    assert_int_equal(table_reap(&error), 0);
+    assert_true(process_alive(&record.monitor));
+    assert_true(in_home(*state, "state/vms/healthy/record.json"));
+    assert_true(in_home(*state, "run/healthy/state"));
+    /* One of the two dies: the other follows, and nothing is left. */
+    assert_int_equal(process_kill(&record.vsock, DEADLINE_NEVER), 0);
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(process_alive(&record.monitor));
+    assert_false(in_home(*state, "state/vms/healthy"));
+    assert_false(in_home(*state, "run/healthy"));
+    record_deinit(&record);
+}
+
+static void keeps_the_record_of_a_kept_vm(void **state)
+{
+    struct table_entry entry;
+    struct record record, after;
+
+    make_vm("kept", IC_VM_READY, true, &entry, &record);
+    table_entry_deinit(&entry);
+    assert_int_equal(process_kill(&record.monitor, DEADLINE_NEVER), 0);
+    assert_int_equal(table_reap(&error), 0);
+    assert_int_equal(table_read(&after, "kept", &error), 0);
+    assert_int_equal(after.state, IC_VM_FAILED);
+    assert_non_null(strstr(after.failure, "monitor process ended"));
+    assert_int_equal(after.monitor.pid, 0);
+    assert_false(process_alive(&record.vsock));
+    assert_false(in_home(*state, "run/kept"));
+    record_deinit(&after);
+    assert_int_equal(table_reap(&error), 0);
+    assert_true(in_home(*state, "state/vms/kept/record.json"));
+    assert_int_equal(table_lock(&entry, "kept", 0, &error), 0);
+    assert_int_equal(table_remove(&entry, &record, &error), 0);
+    record_deinit(&record);
+}
+
+static void knows_a_power_off_from_a_crash(void **state)
+{
+    static const char line[] = "[    9.1] reboot: Restarting system\r\n";
+    struct table_entry entry;
+    struct record record, after;
+    char path[512];
+
+    make_vm("off", IC_VM_READY, true, &entry, &record);
+    (void)snprintf(path, sizeof(path), "%s/console.log", entry.dir);
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, line, sizeof(line) - 1, 0600), 0);
+    table_entry_deinit(&entry);
+    assert_int_equal(process_kill(&record.monitor, DEADLINE_NEVER), 0);
+    assert_int_equal(table_reap(&error), 0);
+    assert_int_equal(table_read(&after, "off", &error), 0);
+    assert_int_equal(after.state, IC_VM_GONE);
+    record_deinit(&after);
+    assert_int_equal(table_lock(&entry, "off", 0, &error), 0);
+    assert_int_equal(table_remove(&entry, &record, &error), 0);
+    record_deinit(&record);
+}
+
+/* The creator died after it started the processes and before it wrote their pids. */
+static void finds_unrecorded_processes(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+    struct process_id a, b;
+
+    make_vm("lost", IC_VM_BOOTING, false, &entry, &record); /* the record on disk has no pids yet */
+    a = record.monitor;
+    b = record.vsock;
+    table_entry_deinit(&entry);
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(process_alive(&a));
+    assert_false(process_alive(&b));
+    assert_false(in_home(*state, "state/vms/lost"));
+    assert_false(in_home(*state, "run/lost"));
+    record_deinit(&record);
+}
+
+static void finds_orphans_without_a_record(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+    char path[512];
+
+    /* between mkdir and the lock; between the lock and the record; a damaged record */
+    (void)snprintf(path, sizeof(path), "%s/state/vms/bare", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    make_vm("damaged", IC_VM_READY, false, &entry, &record);
+    (void)snprintf(path, sizeof(path), "%s/record.json", entry.dir);
+    assert_int_equal(truncate(path, 40), 0);
+    table_entry_deinit(&entry);
+    /* between mkdir and the link of a socket directory; one whose record is gone */
+    (void)snprintf(path, sizeof(path), "%s/run/half", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/run/gone", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/run/gone/state", (char *)*state);
+    assert_int_equal(symlink("/nonexistent/ironclaw/vms/gone", path), 0);
+
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(in_home(*state, "state/vms/bare"));
+    assert_false(in_home(*state, "state/vms/damaged"));
+    assert_false(process_alive(&record.monitor));
+    assert_false(in_home(*state, "run/half"));
+    assert_false(in_home(*state, "run/gone"));
+    assert_false(in_home(*state, "run/damaged"));
+    record_deinit(&record);
+}
+
+/* The user deleted the state directory below a running VM. */
+static void finds_processes_whose_record_was_deleted(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+
+    make_vm("deleted", IC_VM_READY, false, &entry, &record);
+    assert_int_equal(path_remove_tree(entry.dir, &error), 0);
+    table_entry_deinit(&entry);
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(process_alive(&record.monitor));
+    assert_false(process_alive(&record.vsock));
+    assert_false(in_home(*state, "run/deleted"));
+    record_deinit(&record);
+}
+
+static void trusts_no_pid_of_another_boot(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+    struct process_id bystander = start_sleep("another", -1);
+
+    make_vm("old", IC_VM_READY, false, &entry, &record);
+    assert_int_equal(process_kill(&record.monitor, DEADLINE_NEVER), 0);
+    assert_int_equal(process_kill(&record.vsock, DEADLINE_NEVER), 0);
+    record.monitor = record.vsock = bystander;
+    memset(record.boot_id, '0', sizeof(record.boot_id) - 1);
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    table_entry_deinit(&entry);
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(in_home(*state, "state/vms/old"));
+    assert_true(process_alive(&bystander));
+    assert_int_equal(process_kill(&bystander, DEADLINE_NEVER), 0);
+    record_deinit(&record);
+}
+
+/* Creators killed at any moment: whatever they had reached, one reap cleans it. */
+static void survives_creators_killed_at_random(void **state)
+{
+    char path[512];
+
+    for (unsigned i = 0; i < 40; i++) {
+        pid_t pid = fork();
+
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            struct table_entry entry;
+            struct record record;
+
+            for (;;) {
+                make_vm("random", IC_VM_BOOTING, false, &entry, &record);
+                (void)table_end_processes(&entry, &record, NULL);
+                (void)table_remove(&entry, &record, NULL);
+            }
+        }
+        usleep(500 + i * 137);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        assert_int_equal(table_reap(&error), 0);
+        assert_false(in_home(*state, "state/vms/random"));
+        assert_false(in_home(*state, "run/random"));
+        (void)snprintf(path, sizeof(path), "%s/state/vms/random", (char *)*state);
+        assert_int_equal(process_kill_marked(path, deadline_after_ms(1000)), 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+            cmocka_unit_test(claims_once),
+            cmocka_unit_test(leaves_healthy_vms_alone),
+            cmocka_unit_test(keeps_the_record_of_a_kept_vm),
+            cmocka_unit_test(knows_a_power_off_from_a_crash),
+            cmocka_unit_test(finds_unrecorded_processes),
+            cmocka_unit_test(finds_orphans_without_a_record),
+            cmocka_unit_test(finds_processes_whose_record_was_deleted),
+            cmocka_unit_test(trusts_no_pid_of_another_boot),
+            cmocka_unit_test(survives_creators_killed_at_random),
+    };
+
+    return cmocka_run_group_tests(tests, home_setup, home_teardown);
+}
