@@ -77,7 +77,7 @@ lint: ## clang-format, clang-tidy, clang build, shellcheck
 
 sanitize: ## ASan and UBSan build, unit tests, fuzz corpora
 	@scripts/setup dev
-	@[ -e $(BUILD)-asan/build.ninja ] || meson setup $(BUILD)-asan -Db_sanitize=address,undefined -Db_lundef=false
+	@[ -e $(BUILD)-asan/build.ninja ] || CC=clang meson setup $(BUILD)-asan -Db_sanitize=address,undefined -Db_lundef=false
 	@ninja -C $(BUILD)-asan -j $(JOBS) --quiet
 	@UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 tests/run.py --build $(BUILD)-asan unit
 

@@ -187,7 +187,7 @@ _unused_ static int client_wait(struct client *c)
 
 _unused_ static void client_wait_output(struct client *c, const char *text)
 {
-    while (!memmem(c->stdout_bytes.data, c->stdout_bytes.len, text, strlen(text)))
+    while (c->stdout_bytes.len == 0 || !memmem(c->stdout_bytes.data, c->stdout_bytes.len, text, strlen(text)))
         assert_int_equal(client_step(c) == 0, 0);
 }
 
