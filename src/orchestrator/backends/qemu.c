@@ -255,7 +255,7 @@ static int qemu_start(struct backend_start *start, struct ic_error *error)
     add(&vsock_argv, "--fd");
     add(&vsock_argv, "%d", for_vsock);
     add(&vsock_argv, "--log-level");
-    add(&vsock_argv, "warn");
+    add(&vsock_argv, "warning");
     return spawn(&start->vsock, &vsock_argv, start, (const int[]){for_vsock, start->uds_fd, start->alive_fd}, 3, error);
 }
 
