@@ -286,9 +286,9 @@ static void open_cgroups(struct agent *agent)
     agent->cgroups.base_fd = -1;
     if (!agent->options.cgroup_mount)
         return;
-    r = sysinfo(&info) < 0
-                ? -errno
-                : cgroups_init(&agent->cgroups, agent->options.cgroup_mount, (uint64_t)info.totalram * info.mem_unit);
+    r = sysinfo(&info) < 0 ? -errno
+                           : cgroups_init(&agent->cgroups, agent->options.cgroup_mount,
+                                     (uint64_t)info.totalram * info.mem_unit, (uint64_t)info.freeram * info.mem_unit);
     if (r < 0)
         log_msg(LOG_WARN, "no control groups (%s): commands are limited and killed by process group only",
                 strerror(-r));

@@ -26,13 +26,14 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-#define NEW_ROOT      "/newroot"
-#define MODULES_DIR   "/modules"
-#define ORDER_MAX     (64u << 10)
-#define STEPS_MAX     8
-#define CONSOLE_LEVEL 8 /* syslog(2)'s action */
-#define NOFILE_SOFT   65536u
-#define NOFILE_HARD   524288u
+#define NEW_ROOT       "/newroot"
+#define MODULES_DIR    "/modules"
+#define ORDER_MAX      (64u << 10)
+#define STEPS_MAX      8
+#define INODES_PER_MIB 512u /* of the overlay: package managers make many small files */
+#define CONSOLE_LEVEL  8    /* syslog(2)'s action */
+#define NOFILE_SOFT    65536u
+#define NOFILE_HARD    524288u
 
 /* When each stage ended, for one line in the kernel's log: boot time is a feature. */
 struct steps {
@@ -60,6 +61,7 @@ static void report_steps(const struct steps *steps, uint64_t start_us)
         if (n >= (int)sizeof(line) - 40)
             break;
     }
+    line[n++] = '\n'; /* without it the kernel keeps the line back, in case there is more of it */
     if (fd >= 0 && write(fd, line, (size_t)n) < 0)
         return;
 }
@@ -207,12 +209,14 @@ static uint32_t overlay_mib(const struct boot_options *options)
 static void mount_root(const struct boot_options *options)
 {
     char size[64];
+    uint32_t mib;
 
     make_dir("/lower", 0755);
     make_dir("/upper", 0755);
     make_dir(NEW_ROOT, 0755);
     mount_or_die(options->root, "/lower", options->rootfstype, MS_RDONLY, NULL);
-    (void)snprintf(size, sizeof(size), "mode=0755,size=%um", overlay_mib(options));
+    mib = overlay_mib(options);
+    (void)snprintf(size, sizeof(size), "mode=0755,size=%um,nr_inodes=%u", mib, mib * INODES_PER_MIB);
     mount_or_die("overlay", "/upper", "tmpfs", 0, size);
     make_dir("/upper/data", 0755);
     make_dir("/upper/work", 0755);
@@ -314,6 +318,7 @@ static void settle(const struct boot_options *options)
     loopback_up();
     /* A kernel that is broken ends at once, and is seen to have ended, instead of going on. */
     set_sysctl("/proc/sys/kernel/panic_on_oops", "1");
+    set_sysctl("/proc/sys/vm/oom_dump_tasks", "0"); /* the console is slow, and a hog's neighbours are no news */
     set_sysctl("/proc/sys/fs/protected_symlinks", "1");
     set_sysctl("/proc/sys/fs/protected_hardlinks", "1");
 }

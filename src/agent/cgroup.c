@@ -15,6 +15,7 @@
 #include "base/macro.h"
 
 #define RESERVE_MIN_BYTES ((uint64_t)24 << 20)
+#define FREE_MIN_BYTES    ((uint64_t)12 << 20)
 #define PIDS_MIN          256u
 #define PIDS_MAX          4096u
 
@@ -56,11 +57,14 @@ static int read_key(int dir_fd, const char *name, const char *key, uint64_t *ret
     return -ENODATA;
 }
 
-uint64_t cgroups_memory_max(uint64_t ram_bytes)
+uint64_t cgroups_memory_max(uint64_t ram_bytes, uint64_t free_bytes)
 {
     uint64_t reserve = MAX(ram_bytes / 100 * 8, RESERVE_MIN_BYTES);
+    uint64_t keep_free = MAX(ram_bytes / 100 * 4, FREE_MIN_BYTES);
+    uint64_t of_ram = ram_bytes > reserve ? ram_bytes - reserve : 0;
+    uint64_t of_free = free_bytes > keep_free ? free_bytes - keep_free : 0;
 
-    return ram_bytes > 2 * reserve ? ram_bytes - reserve : ram_bytes / 2;
+    return MAX(MIN(of_ram, of_free), ram_bytes / 4);
 }
 
 uint64_t cgroups_pids_max(uint64_t ram_bytes)
@@ -68,16 +72,20 @@ uint64_t cgroups_pids_max(uint64_t ram_bytes)
     return MAX(MIN((ram_bytes >> 20) * 4, (uint64_t)PIDS_MAX), (uint64_t)PIDS_MIN);
 }
 
-static int set_limits(int base_fd, uint64_t ram_bytes)
+static int set_limits(int base_fd, uint64_t ram_bytes, uint64_t free_bytes)
 {
-    int r = write_number(base_fd, "memory.max", cgroups_memory_max(ram_bytes));
+    int r = write_number(base_fd, "memory.max", cgroups_memory_max(ram_bytes, free_bytes));
 
     if (r == 0)
         r = write_number(base_fd, "pids.max", cgroups_pids_max(ram_bytes));
-    return r < 0 ? r : write_file(base_fd, "cgroup.subtree_control", "+memory");
+    if (r < 0)
+        return r;
+    /* cpu here: each command weighs the same, so one more runs at once beside a fork bomb. */
+    r = write_file(base_fd, "cgroup.subtree_control", "+memory +cpu");
+    return r < 0 ? write_file(base_fd, "cgroup.subtree_control", "+memory") : r;
 }
 
-int cgroups_init(struct cgroups *groups, const char *mount, uint64_t ram_bytes)
+int cgroups_init(struct cgroups *groups, const char *mount, uint64_t ram_bytes, uint64_t free_bytes)
 {
     _cleanup_(fd_closep) int mount_fd = open(mount, O_PATH | O_DIRECTORY | O_CLOEXEC);
     _cleanup_(fd_closep) int base_fd = -1;
@@ -97,7 +105,7 @@ int cgroups_init(struct cgroups *groups, const char *mount, uint64_t ram_bytes)
     base_fd = openat(mount_fd, "ironclaw", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (base_fd < 0)
         return -errno;
-    r = set_limits(base_fd, ram_bytes);
+    r = set_limits(base_fd, ram_bytes, free_bytes);
     if (r < 0)
         return r;
     groups->base_fd = TAKE_FD(base_fd);

@@ -38,12 +38,16 @@ struct cgroups {
     struct cgroup table[CGROUP_MAX];
 };
 
-/* Makes the limits for a machine of ram_bytes. On failure the object is as without control groups, and the errno is
- * returned. */
-int cgroups_init(struct cgroups *groups, const char *mount, uint64_t ram_bytes);
+/* Makes the limits for a machine with so much RAM and so much of it free now. On failure the object is as without
+ * control groups, and the errno is returned. */
+int cgroups_init(struct cgroups *groups, const char *mount, uint64_t ram_bytes, uint64_t free_bytes);
 
-/* memory.max and pids.max for all commands. Pure. */
-uint64_t cgroups_memory_max(uint64_t ram_bytes);
+/*
+ * memory.max and pids.max for all commands. Pure. The kernel's own memory is
+ * not in the group, so the limit also stays below what is free after boot:
+ * then the group's own limit ends a hog, not the whole machine's shortage.
+ */
+uint64_t cgroups_memory_max(uint64_t ram_bytes, uint64_t free_bytes);
 uint64_t cgroups_pids_max(uint64_t ram_bytes);
 
 /* Makes an empty group ready when there is none. */
