@@ -58,6 +58,7 @@ enum cli_complete {
     CLI_COMPLETE_VERB,
 };
 
+/* In the order in which tables are written. NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding) */
 struct cli_option {
     char letter;         /* '\0': none */
     const char *name;    /* without the dashes; NULL ends the table */
@@ -119,7 +120,6 @@ int cli_completion(const char *shell, struct text *ret); /* -1: no such shell */
 void cli_set_verb(const char *verb); /* for the prefix of messages */
 void cli_error(const char *fmt, ...) CLI_PRINTF(1, 2);
 int cli_usage(const char *fmt, ...) CLI_PRINTF(1, 2); /* the same, and returns CLI_USAGE */
-/* Reports a failed libironclaw call; CLI_USAGE for -IC_ERR_INVALID, 128+n after signal n cancelled it, else CLI_FAILED.
- */
+/* Reports a failed libironclaw call; 128+n after signal n cancelled it, else CLI_FAILED. */
 int cli_fail(int r, const struct ic_error *error);
 int cli_exit_of(int r);

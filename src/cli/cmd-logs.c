@@ -4,7 +4,8 @@
  *
  * The log is a file that may grow while it is read and is bounded by whoever
  * writes it. -f reads on until the VM has ended and nothing more came. Guest
- * text is raw in the file; on a terminal it is escaped.
+ * text is raw in the file. It is escaped also when standard output is a pipe:
+ * what reads that (grep, tail) usually prints it to a terminal.
  */
 #include "cli/commands.h"
 
@@ -23,7 +24,7 @@
 #define TAIL_MAX   1000000u
 
 struct logs_args {
-    bool follow, monitor;
+    bool follow, monitor, raw;
     struct cli_number tail;
 };
 
@@ -32,6 +33,7 @@ struct logs_args {
 static const struct cli_option options[] = {
         {'f', "follow", NULL, "go on until the VM ends", CLI_FLAG, FIELD(follow), 0},
         {0, "monitor", NULL, "what the monitor and IronClaw's processes said", CLI_FLAG, FIELD(monitor), 0},
+        {0, "raw", NULL, "print the bytes as they are", CLI_FLAG, FIELD(raw), 0},
         {'n', "tail", "N", "only the last N lines", CLI_COUNT, FIELD(tail), 0},
         {0},
 };
@@ -145,7 +147,7 @@ static int follow(int fd, const char *id, bool escape)
 
 static int print_log(ic_vm *vm, const struct logs_args *a, const char *id)
 {
-    bool escape = tty_is(1), any;
+    bool escape = !a->raw, any;
     struct ic_error error = {0};
     int fd = -1, r, status = CLI_OK;
 
@@ -182,7 +184,7 @@ const struct cli_command cmd_logs = {
         .name = "logs",
         .operands = "VM",
         .summary = "Show a guest's kernel log",
-        .details = "On a terminal, bytes that are not printable ASCII are shown as \\xNN.",
+        .details = "Bytes that are not printable ASCII are shown as \\xNN.",
         .options = options,
         .args_size = sizeof(struct logs_args),
         .min_operands = 1,

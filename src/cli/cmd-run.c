@@ -62,6 +62,12 @@ struct run {
 /* ---- configuration: config.json, then --config, then the options ---------------------------------------------------
  */
 
+/* A value that can't be is the caller's mistake; a file that can't be read is not. */
+static int config_fail(int r, const struct ic_error *error)
+{
+    return r == -IC_ERR_INVALID ? cli_usage("%s", error->message) : cli_fail(r, error);
+}
+
 static int load_default_config(struct ic_vm_config *config)
 {
     struct ic_error error = {0};
@@ -80,7 +86,7 @@ static int load_default_config(struct ic_vm_config *config)
         r = ic_vm_config_load_file(config, path, &error);
     }
     free(path);
-    return r < 0 ? cli_fail(r, &error) : CLI_OK;
+    return r < 0 ? config_fail(r, &error) : CLI_OK;
 }
 
 static int set(struct ic_vm_config *config, const char *key, const char *value)
@@ -91,7 +97,7 @@ static int set(struct ic_vm_config *config, const char *key, const char *value)
     if (!value)
         return CLI_OK;
     r = ic_vm_config_set(config, key, value, &error);
-    return r < 0 ? cli_fail(r, &error) : CLI_OK;
+    return r < 0 ? config_fail(r, &error) : CLI_OK;
 }
 
 static int set_number(struct ic_vm_config *config, const char *key, const struct cli_number *number)
@@ -146,7 +152,7 @@ static int configure(struct run *run)
     if (r != CLI_OK)
         return r;
     r = ic_vm_config_validate(&run->config, &error);
-    return r < 0 ? cli_fail(r, &error) : CLI_OK;
+    return r < 0 ? config_fail(r, &error) : CLI_OK;
 }
 
 static int check(const struct run *run)

@@ -62,7 +62,9 @@ static int dispatch(int argc, char **argv)
 
     if (argc == 0 || is_help(argv[0])) {
         cli_help_overview(&out);
-        return print(&out);
+        (void)fputs(text_str(&out), argc == 0 ? stderr : stdout);
+        text_deinit(&out);
+        return argc == 0 ? CLI_USAGE : CLI_OK;
     }
     if (strcmp(argv[0], "--version") == 0)
         return run_command(1, (char *[]){(char *)"version", NULL});

@@ -66,8 +66,6 @@ int cli_exit_of(int r)
 
     if (r >= 0)
         return CLI_OK;
-    if (r == -IC_ERR_INVALID)
-        return CLI_USAGE;
     if (r == -IC_ERR_CANCELLED && signo)
         return 128 + signo;
     return CLI_FAILED;

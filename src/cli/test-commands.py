@@ -253,7 +253,8 @@ class Terminal(unittest.TestCase):
         out = self.read(until=b"end\r\n")
         self.assertEqual(p.wait(timeout=10), 0)
         self.assertEqual(out, b"one\r\ntwo \\x1b]0;title\\x07\\xc2\\x9b\tend\r\n")
-        self.assertEqual(run("logs", "alpha")[1].encode(errors="surrogateescape"),
+        self.assertEqual(run("logs", "alpha")[1].encode(), out.replace(b"\r\n", b"\n"))
+        self.assertEqual(run("logs", "--raw", "alpha")[1].encode(errors="surrogateescape"),
                 b"one\r\ntwo \x1b]0;title\x07\xc2\x9b\tend\n")
 
 
@@ -328,10 +329,13 @@ class Others(unittest.TestCase):
         self.assertEqual(run("image", "rm", "-f", "nope")[0], 0)
 
     def test_help(self):
-        for args in ([], ["help"], ["--help"], ["help", "run"], ["run", "--help"], ["image", "--help"], ["image", "ls", "-h"]):
+        for args in (["help"], ["--help"], ["help", "run"], ["run", "--help"], ["image", "--help"], ["image", "ls", "-h"]):
             status, out, err = run(*args)
             self.assertEqual((status, err), (0, ""))
             self.assertTrue(out.startswith("Usage: ironclaw "))
+        status, out, err = run()
+        self.assertEqual((status, out), (2, ""))
+        self.assertTrue(err.startswith("Usage: ironclaw "))
         self.assertEqual(run("--version"), run("version"))
         self.assertEqual(run("snapshot", "alpha", "/tmp/x"),
                 (125, "", "ironclaw: snapshot: backend qemu has no snapshots\n"))

@@ -98,11 +98,11 @@ int ic_vm_config_set(struct ic_vm_config *config, const char *key, const char *v
         free(config->image);
         config->image = strdup(value);
     } else if (strcmp(key, "vcpu_count") == 0) {
-        config->vcpu_count = (uint32_t)atoi(value);
+        config->vcpu_count = (uint32_t)strtoul(value, NULL, 10);
     } else if (strcmp(key, "memory_mib") == 0) {
-        config->memory_mib = (uint32_t)atoi(value);
+        config->memory_mib = (uint32_t)strtoul(value, NULL, 10);
     } else if (strcmp(key, "timeout_ms") == 0) {
-        config->timeout_ms = (uint32_t)atoi(value);
+        config->timeout_ms = (uint32_t)strtoul(value, NULL, 10);
     }
     return 0;
 }
@@ -161,7 +161,8 @@ int ic_spawn_vm(const char *task_id, ic_vm **ret_vm, struct ic_error *error)
 int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, struct ic_error *error)
 {
     const char *ms = getenv("FAKE_SPAWN_MS");
-    struct timespec t = {.tv_sec = ms ? atoi(ms) / 1000 : 0, .tv_nsec = ms ? atoi(ms) % 1000 * 1000000L : 0};
+    long wait_ms = ms ? strtol(ms, NULL, 10) : 0;
+    struct timespec t = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000};
     struct ic_vm *vm;
 
     note("spawn keep=%d tied=%d", config->keep, config->tied_to_caller);
