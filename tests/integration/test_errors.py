@@ -10,9 +10,9 @@ from harness import FAILED, USAGE
 RUN = ("run", "--", "true")
 
 
-def configured(t, words, **config):
+def configured(t, words, status=USAGE, **config):
     t.write_config({**t.config, **config})
-    return t.error(*RUN, status=FAILED, words=words)
+    return t.error(*RUN, status=status, words=words)
 
 
 def test_networking_is_refused(t):
@@ -51,26 +51,26 @@ def test_wrong_options(t):
 def test_broken_json(t):
     for text in ("{", "[]", "", "{\"vcpu_count\": 1, \"vcpu_count\": 2}", "\0", "{}x", "[" * 100000):
         (t.home / "config.json").write_text(text)
-        t.error(*RUN, status=FAILED, words=["config.json"])
+        t.error(*RUN, status=USAGE, words=["config.json"])
     t.write_config(t.config)
 
 
 def test_missing_kernel(t):
-    configured(t, ["/no/such/vmlinux"], kernel_path="/no/such/vmlinux")
+    configured(t, ["/no/such/vmlinux"], status=FAILED, kernel_path="/no/such/vmlinux")
 
 
 def test_files_that_are_none(t):
     garbage = t.work / "garbage"
     garbage.write_bytes(os.urandom(100000))
-    configured(t, [str(garbage)], kernel_path=str(garbage))
-    configured(t, [str(garbage)], rootfs_path=str(garbage))
-    configured(t, [str(t.work)], rootfs_path=str(t.work))
+    configured(t, [str(garbage)], status=FAILED, kernel_path=str(garbage))
+    configured(t, [str(garbage)], status=FAILED, rootfs_path=str(garbage))
+    configured(t, [str(t.work)], status=FAILED, rootfs_path=str(t.work))
 
 
 def test_hardware_isolation_required(t):
     if t.json("doctor", "--json").get("isolation") == "hardware":
         t.skip("this machine has hardware isolation, so nothing is refused")
-    configured(t, ["hardware"], require_hardware_isolation=True)
+    configured(t, ["hardware"], status=FAILED, require_hardware_isolation=True)
 
 
 def test_truncated_image(t):
