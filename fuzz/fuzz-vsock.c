@@ -250,6 +250,7 @@ static void check_table(void)
     assert(used == w.v->table.used && used <= VSOCK_MAX_CONNECTIONS);
     assert((turns == 0) == !w.v->table.turn_first);
     assert(w.v->replies_count <= VSOCK_REPLIES_MAX);
+    assert(!vsock_has_packets(w.v) || w.v->announced); /* else nobody would ever fetch them */
 }
 
 /* All host programs close, the guest resets what it has: nothing may stay. */

@@ -26,7 +26,7 @@ struct vsock {
     struct loop_fd listener;
     struct loop_timer deadlines;    /* armed no later than the earliest deadline of a connection */
     struct loop_timer accept_again; /* after accept4(2) found the process or the system short of something */
-    bool announced;                 /* rx_ready was called, vsock_next_packet() has not returned 0 since */
+    bool announced;                 /* rx_ready was called, and what it was called for is not all taken */
     struct vsock_stats stats;
 };
 

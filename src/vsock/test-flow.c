@@ -313,6 +313,38 @@ static void transport_is_told_once(void **state)
     guest_deinit(&g);
 }
 
+/* A transport may stop at vsock_has_packets(), and what it was told of may go away before it looks. */
+static void transport_is_told_again(void **state)
+{
+    struct stream s = {0};
+    struct guest g;
+    struct packet p;
+    struct iovec space = {p.data, GUEST_SPACE};
+    int fd, other;
+    unsigned calls;
+
+    guest_init(&g, 0);
+    fd = connect_to_guest(&g, &s, 1);
+    guest_expect_nothing(&g);
+    fd_close(fd);
+    guest_run(&g, 0);
+    while (vsock_has_packets(g.v))
+        assert_int_equal(vsock_next_packet(g.v, &p.hdr, &space, 1), 1);
+    assert_int_equal(p.hdr.op, VSOCK_OP_SHUTDOWN);
+    for (int i = 0; i < 3; i++) {
+        calls = g.ready_calls;
+        other = host_dial(&g);
+        host_write(other, "CONNECT 1\n", 10);
+        guest_run(&g, 0);
+        assert_true(vsock_has_packets(g.v));
+        assert_int_equal(g.ready_calls, calls + 1);
+        fd_close(other);
+        guest_run(&g, 0);
+        assert_false(vsock_has_packets(g.v));
+    }
+    guest_deinit(&g);
+}
+
 static void no_buffer_no_loss(void **state)
 {
     struct stream s = {0};
@@ -346,6 +378,7 @@ int main(void)
             cmocka_unit_test(counters_wrap_in_a_long_stream),
             cmocka_unit_test(turns_are_fair),
             cmocka_unit_test(transport_is_told_once),
+            cmocka_unit_test(transport_is_told_again),
             cmocka_unit_test(no_buffer_no_loss),
     };
 

@@ -13,8 +13,8 @@
  * transport pulls: vsock_next_packet() reads from the unix socket when there
  * is a buffer of the guest to read into, and no bytes wait on our side.
  *
- * The transport is told once that there is something (rx_ready), and again
- * only after vsock_next_packet() said that there was nothing left.
+ * The transport is told (rx_ready) each time that there is something after
+ * there was nothing, and not while it has not taken all of that yet.
  */
 #include "vsock/vsock.h"
 
@@ -41,10 +41,10 @@ void device_set_deadline(struct vsock *v, struct conn *c, uint32_t ms)
 
 void device_announce(struct vsock *v)
 {
-    if (v->announced || !vsock_has_packets(v))
-        return;
-    v->announced = true;
-    if (v->rx_ready)
+    bool before = v->announced;
+
+    v->announced = vsock_has_packets(v);
+    if (v->announced && !before && v->rx_ready)
         v->rx_ready(v->userdata);
 }
 
@@ -232,10 +232,9 @@ int vsock_next_packet(struct vsock *v, struct vsock_hdr *ret_hdr, const struct i
     /* A turn may come to nothing, when the socket had no more; as many turns as connections are enough to know. */
     for (uint32_t turns = v->table.used; turns > 0 && !found && v->table.turn_first; turns--)
         found = conn_next_packet(v->table.turn_first, ret_hdr, space, count);
-    if (!found) {
-        v->announced = false;
+    v->announced = found && vsock_has_packets(v);
+    if (!found)
         return 0;
-    }
     ret_hdr->src_cid = VSOCK_HOST_CID;
     ret_hdr->dst_cid = v->guest_cid;
     v->stats.packets_to_guest++;
