@@ -59,6 +59,8 @@ static int open_archive(const char *path, struct archive **ret, struct ic_error 
     (void)archive_read_support_filter_zstd(a);
     (void)archive_read_support_filter_bzip2(a);
     (void)archive_read_support_format_tar(a);
+    /* Names are bytes. */
+    (void)archive_read_set_options(a, "hdrcharset=BINARY");
     if (archive_read_open_filename(a, path, READ_BLOCK_BYTES) != ARCHIVE_OK) {
         int r = ic_fail(error, IC_ERR_INVALID, "%s: not a tar, nor an OCI or docker archive (%s)", path,
                 archive_error_string(a));
@@ -211,7 +213,6 @@ int import_clean_tar(const char *path, const char *to_path, const struct progres
         return ic_fail_errno(error, -errno, "%s", path);
     (void)archive_write_set_format_pax_restricted(to);
     (void)archive_write_set_options(to, "hdrcharset=BINARY");
-    (void)archive_read_set_options(from, "hdrcharset=BINARY");
     if (archive_write_open_filename(to, to_path) != ARCHIVE_OK)
         return ic_fail_errno(error, -archive_errno(to), "%s", to_path);
     while ((r = archive_read_next_header(from, &entry)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
