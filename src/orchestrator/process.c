@@ -197,12 +197,23 @@ int fd_above_stdio(int *fd)
     return 0;
 }
 
+static char *absolute(const char *path)
+{
+    _cleanup_(freep) char *cwd = NULL;
+    char *full = NULL;
+
+    if (path[0] == '/')
+        return strdup(path);
+    cwd = getcwd(NULL, 0);
+    return cwd && asprintf(&full, "%s/%s", cwd, path) >= 0 ? full : NULL;
+}
+
 char *process_find_program(const char *name)
 {
     const char *path = getenv("PATH");
 
     if (strchr(name, '/'))
-        return access(name, X_OK) == 0 ? strdup(name) : NULL;
+        return access(name, X_OK) == 0 ? absolute(name) : NULL;
     if (!path || !path[0])
         path = "/usr/local/bin:/usr/bin:/bin";
     while (*path) {

@@ -70,6 +70,6 @@ int process_limit_files(const struct process_id *p, uint64_t bytes);
 /* Moves a descriptor out of 0..2, where a child's stdio goes. Closes the old one. */
 int fd_above_stdio(int *fd);
 
-/* Looks `name` up in PATH (or takes it as it is when it has a slash): an absolute or relative path that can be
- * executed, allocated; NULL when there is none. */
+/* Looks `name` up in PATH (or below the working directory when it has a slash): the absolute path of a file that can
+ * be executed, allocated; NULL when there is none. */
 char *process_find_program(const char *name);

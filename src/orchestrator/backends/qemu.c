@@ -65,14 +65,20 @@ static char *qemu_path(void)
     return process_find_program(given && given[0] ? given : "qemu-system-x86_64");
 }
 
-static char *vsock_path(void)
+static const char *vsock_dir(void)
 {
     const char *given = getenv("IRONCLAW_LIBEXEC");
-    char *path = NULL;
 
-    if (asprintf(&path, "%s/ironclaw-vsock", given && given[0] ? given : IRONCLAW_LIBEXECDIR) < 0)
-        return NULL;
-    return path;
+    return given && given[0] ? given : IRONCLAW_LIBEXECDIR;
+}
+
+static char *vsock_path(void)
+{
+    _cleanup_(freep) char *path = NULL;
+
+    if (asprintf(&path, "%s/ironclaw-vsock", vsock_dir()) < 0)
+        path = NULL;
+    return path ? process_find_program(path) : NULL;
 }
 
 static void qemu_probe(struct backend_probe *ret)
@@ -84,10 +90,10 @@ static void qemu_probe(struct backend_probe *ret)
     if (!qemu) {
         (void)snprintf(probe.reason, sizeof(probe.reason),
                 "no QEMU installed: qemu-system-x86_64 is not in PATH; install the package qemu-system-x86");
-    } else if (!vsock || access(vsock, X_OK) < 0) {
+    } else if (!vsock) {
         (void)snprintf(probe.reason, sizeof(probe.reason),
-                "%s is not there; install IronClaw, or set IRONCLAW_LIBEXEC to its build directory",
-                vsock ? vsock : "ironclaw-vsock");
+                "ironclaw-vsock is not in %.128s; install IronClaw, or set IRONCLAW_LIBEXEC to where it was built",
+                vsock_dir());
     } else {
         probe.usable = true;
         probe.isolation =
