@@ -141,8 +141,8 @@ static void add_machine(struct args *a, const struct backend_start *start)
         add(a, "kvm");
     else
         add(a, "tcg,thread=%s,tb-size=256", record->vcpu_count > 1 ? "multi" : "single");
-    /* With erms the guest's kernel copies by rep movsb, which the translator does byte by byte: three times the CPU time
-     * per megabyte of a stream. Without, it copies by words in a loop. */
+    /* With erms the guest's kernel copies by rep movsb, which the translator does byte by byte: three times the CPU
+     * time per megabyte of a stream. Without, it copies by words in a loop. */
     add(a, "-cpu");
     add(a, "%s", hardware ? "host" : "max,la57=off,erms=off,fsrm=off");
     add(a, "-smp");
