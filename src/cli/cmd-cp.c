@@ -10,6 +10,7 @@
 #include "cli/json.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "cli/tty.h"
 #include "cli/values.h"
 
 struct cp_args {
@@ -66,7 +67,7 @@ static int copy(const struct cp_args *a, const struct copy_path *source, const s
     int r;
 
     signals_init();
-    progress_init(&progress, a->quiet);
+    progress_init(&progress, a->quiet || !tty_is(2));
     r = ic_open_vm(source->vm ? source->vm : target->vm, &vm, &error);
     if (r >= 0 && source->vm)
         r = ic_vm_copy_out(vm, source->path, target->path, &copy_options, &result, &error);
