@@ -177,8 +177,8 @@ int cgroup_take(struct cgroups *groups, struct cgroup **ret)
     group = groups->free > 0 ? find_state(groups, CGROUP_FREE) : NULL;
     if (!group) {
         r = make_group(groups, &group);
-        if (r < 0)
-            return r;
+        if (r < 0 || !group)
+            return MIN(r, -1);
     }
     group->state = CGROUP_TAKEN;
     groups->free--;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -81,19 +80,26 @@ static uint64_t meminfo_kib(const char *text, const char *key)
     return at ? strtoull(at + strlen(key), NULL, 10) : 0;
 }
 
+/* The first line of /proc/stat is "cpu  user nice system idle iowait irq softirq ..." in clock ticks. */
 static uint64_t cpu_busy_ms(void)
 {
+    static const bool busy[] = {true, true, true, false, false, true, true};
     _cleanup_(freep) char *text = NULL;
-    unsigned long long user, nice, system, idle, iowait, irq, softirq;
     long hz = sysconf(_SC_CLK_TCK);
+    uint64_t ticks = 0;
+    char *at;
     size_t len;
 
-    if (fd_read_file(AT_FDCWD, "/proc/stat", 256 << 10, &text, &len) < 0 || hz <= 0)
+    if (fd_read_file(AT_FDCWD, "/proc/stat", 256 << 10, &text, &len) < 0 || hz <= 0 || strncmp(text, "cpu ", 4) != 0)
         return 0;
-    if (sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &iowait, &irq, &softirq) !=
-            7)
-        return 0;
-    return (user + nice + system + irq + softirq) * 1000 / (uint64_t)hz;
+    at = text + 4;
+    for (size_t i = 0; i < ARRAY_SIZE(busy); i++) {
+        uint64_t n = strtoull(at, &at, 10);
+
+        if (busy[i])
+            ticks += n;
+    }
+    return ticks * 1000 / (uint64_t)hz;
 }
 
 static void send_stats(struct session *s)

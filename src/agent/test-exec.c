@@ -251,7 +251,7 @@ static void a_lost_connection_kills_the_command(void **state)
 
     client_exec(&c, &(struct run){.argv = {"sh", "-c", "sleep 100 & echo $!; wait"}});
     client_wait_output(&c, "\n");
-    child = (pid_t)atoi(client_stdout(&c));
+    child = (pid_t)strtol(client_stdout(&c), NULL, 10);
     assert_true(child > 1 && c.pid > 1);
     client_close(&c);
     assert_true(gone_within((pid_t)c.pid, 5000));
