@@ -21,8 +21,11 @@ struct output {
     struct loop_fd source;
     struct exec *exec;
     enum wire_type type;
-    bool open, parked; /* parked: out of the loop until the session has room */
+    bool open;
+    bool parked; /* out of the loop until the session has room */
     bool grown;
+    uint64_t read_us; /* when it was last read */
+    struct loop_timer collect;
     size_t owed; /* bytes that were in the pipe when the main process ended and are still to be sent */
 };
 
@@ -61,6 +64,7 @@ static void close_source(struct exec *e, struct loop_fd *source)
 static void close_output(struct output *o)
 {
     close_source(o->exec, &o->source);
+    loop_disarm(loop_of(o->exec), &o->collect);
     o->open = o->parked = false;
     o->owed = 0;
 }
@@ -201,8 +205,15 @@ static void set_exit(struct exec *e, int status, const struct rusage *usage)
 
 /* ---- output ---- */
 
-/* One frame. 1: there may be more; 0: not now; -1: the end. */
-static int read_frame(struct output *o)
+static void grow_pipe(struct output *o)
+{
+    if (!o->grown)
+        (void)fcntl(o->source.fd, F_SETPIPE_SZ, (int)EXEC_PIPE_SIZE);
+    o->grown = true;
+}
+
+/* One frame. Bytes read; 0: nothing there now; -1: the end. */
+static ssize_t read_frame(struct output *o)
 {
     struct session *s = o->exec->session;
     size_t start = s->out.len;
@@ -222,28 +233,54 @@ static int read_frame(struct output *o)
     buf_patch_le32(&s->out, start, (uint32_t)n);
     s->out.len += (size_t)n;
     o->owed -= MIN(o->owed, (size_t)n);
-    if (n == WIRE_MAX_STREAM && !o->grown) {
-        o->grown = true;
-        (void)fcntl(o->source.fd, F_SETPIPE_SZ, (int)EXEC_PIPE_SIZE);
-    }
-    return n == WIRE_MAX_STREAM;
+    if (n == (ssize_t)WIRE_MAX_STREAM)
+        grow_pipe(o);
+    return n;
+}
+
+/* Out of the loop: asking for no events is not enough, since a closed pipe is reported anyway, again and again. */
+static void park(struct output *o)
+{
+    loop_remove(loop_of(o->exec), &o->source);
+    o->parked = true;
+}
+
+static void collect_later(struct output *o)
+{
+    grow_pipe(o);
+    loop_remove(loop_of(o->exec), &o->source);
+    loop_arm(loop_of(o->exec), &o->collect, deadline_after_ms(EXEC_COALESCE_MS));
+}
+
+static void watch_output(struct output *o)
+{
+    if (o->source.added || loop_add(loop_of(o->exec), &o->source) == 0)
+        o->parked = false;
 }
 
 static void pump_output(struct output *o)
 {
-    struct exec *e = o->exec;
-    int r = 1;
+    struct session *s = o->exec->session;
+    uint64_t now = clock_now_us(), since = now - o->read_us;
+    size_t total = 0;
+    ssize_t n = 0;
 
-    while (r > 0 && session_unsent(e->session) < SESSION_OUT_HIGH)
-        r = read_frame(o);
-    session_touch(e->session);
-    if (r < 0) {
-        close_output(o);
-    } else if (session_unsent(e->session) >= SESSION_OUT_HIGH) {
-        /* Asking for no events is not enough: a closed pipe reports that anyway, and the loop would spin. */
-        loop_remove(loop_of(e), &o->source);
-        o->parked = true;
+    o->read_us = now;
+    loop_disarm(loop_of(o->exec), &o->collect);
+    while (session_unsent(s) < SESSION_OUT_HIGH && (n = read_frame(o)) > 0) {
+        total += (size_t)n;
+        if (n < (ssize_t)WIRE_MAX_STREAM && !o->exec->reaped)
+            break; /* that was all, most likely; asking again is worth a call only when the end is near */
     }
+    session_touch(s);
+    if (n < 0)
+        close_output(o);
+    else if (session_unsent(s) >= SESSION_OUT_HIGH)
+        park(o);
+    else if (total > 0 && total < EXEC_LITTLE && since < EXEC_OFTEN_US && !o->exec->reaped)
+        collect_later(o);
+    else
+        watch_output(o);
 }
 
 static int on_output(struct loop_fd *source, uint32_t events)
@@ -255,13 +292,22 @@ static int on_output(struct loop_fd *source, uint32_t events)
     return 0;
 }
 
+static int on_collect(struct loop_timer *timer)
+{
+    struct output *o = CONTAINER_OF(timer, struct output, collect);
+
+    pump_output(o);
+    exec_check_end(o->exec);
+    return 0;
+}
+
 void exec_resume_output(struct exec *e)
 {
     for (size_t i = 0; i < ARRAY_SIZE(e->output); i++) {
         struct output *o = &e->output[i];
 
-        if (o->open && o->parked && loop_add(loop_of(e), &o->source) == 0)
-            o->parked = false;
+        if (o->open && o->parked)
+            watch_output(o);
     }
 }
 
@@ -605,6 +651,7 @@ static int exec_new(struct exec **ret, struct session *session)
     for (size_t i = 0; i < ARRAY_SIZE(e->output); i++) {
         e->output[i].exec = e;
         e->output[i].source = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = on_output};
+        e->output[i].collect.expired = on_collect;
     }
     e->pending.max = 2 * EXEC_STDIN_MAX;
     e->timeout.expired = on_timeout;

@@ -6,6 +6,8 @@
  *     start    the child reports through its pipe: STARTED, or ERROR
  *     run      output is read while the session has room to hold it; input
  *              that the command does not take yet is kept up to a limit
+ *              A command that writes often and little is read once per
+ *              EXEC_COALESCE_MS, so that each write does not become a packet
  *     timeout  TERM to all processes of the command, KILL after the grace
  *     end      the main process was reaped. What was in the pipes at that
  *              moment is still sent, however slow the host reads; after that
@@ -25,6 +27,9 @@
 #include "agent/session.h"
 
 #define EXEC_STDIN_MAX     (256u << 10) /* bytes kept for a command that does not read */
+#define EXEC_COALESCE_MS   1u
+#define EXEC_OFTEN_US      4000u       /* writes closer together than this ... */
+#define EXEC_LITTLE        (16u << 10) /* ... and smaller than this are collected */
 #define EXEC_DRAIN_MS      100u
 #define EXEC_KILL_GRACE_MS 2000u
 #define EXEC_PIPE_SIZE     (1u << 20) /* of a pipe that was once full */
