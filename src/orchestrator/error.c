@@ -14,6 +14,7 @@ static void one_line(char *s)
     }
 }
 
+static void fill(struct ic_error *error, enum ic_error_code code, const char *fmt, va_list ap) _printf_(3, 0);
 static void fill(struct ic_error *error, enum ic_error_code code, const char *fmt, va_list ap)
 {
     error->code = code;

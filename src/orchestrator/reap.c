@@ -88,19 +88,19 @@ int table_settle(struct table_entry *entry, struct record *record, struct ic_err
 /* A directory without a record. Nobody can be making one while we hold the claim lock. */
 static int reap_recordless(const char *vm_id, struct ic_error *error)
 {
-    _cleanup_(freep) char *claim = NULL, *dir = NULL, *run_dir = NULL;
+    _cleanup_(freep) char *vms = NULL, *dir = NULL, *run_dir = NULL;
     _cleanup_(fd_closep) int claim_fd = -1;
     struct table_entry entry = {.lock_fd = -1};
     struct record record = {0};
     int r;
 
-    if ((r = path_in(&claim, error, IC_PATH_STATE, "vms/.claim")) < 0 ||
+    if ((r = path_in(&vms, error, IC_PATH_STATE, "vms")) < 0 ||
             (r = path_in(&dir, error, IC_PATH_STATE, "vms/%s", vm_id)) < 0 ||
             (r = path_in(&run_dir, error, IC_PATH_RUNTIME, "%s", vm_id)) < 0)
         return r;
-    r = lock_file(claim, true, deadline_after_ms(REAP_TIMEOUT_MS), &claim_fd);
+    r = lock_path(vms, LOCK_DIRECTORY, deadline_after_ms(REAP_TIMEOUT_MS), &claim_fd);
     if (r < 0)
-        return r == -EWOULDBLOCK ? 0 : ic_fail_errno(error, r, "lock %s", claim);
+        return r == -EWOULDBLOCK ? 0 : ic_fail_errno(error, r, "lock of %s", vms);
     r = table_read(&record, vm_id, NULL);
     if (r == 0)
         record_deinit(&record); /* it has got one meanwhile */
@@ -185,14 +185,15 @@ static int reap_run_dir(int run_fd, const char *vm_id, struct ic_error *error)
 
 static int reap_run_dirs(struct ic_error *error)
 {
-    _cleanup_(freep) char *run = NULL, *claim = NULL;
+    _cleanup_(freep) char *run = NULL;
     _cleanup_(fd_closep) int claim_fd = -1;
     char target[TARGET_SIZE];
     struct dirent *item;
     DIR *dir;
     int r;
 
-    if ((r = path_of(IC_PATH_RUNTIME, &run, error)) < 0 || (r = path_in(&claim, error, IC_PATH_RUNTIME, ".claim")) < 0)
+    r = path_of(IC_PATH_RUNTIME, &run, error);
+    if (r < 0)
         return r;
     dir = opendir(run);
     if (!dir)
@@ -201,7 +202,7 @@ static int reap_run_dirs(struct ic_error *error)
         if (!path_vm_id_ok(item->d_name) || !run_dir_is_orphan(dirfd(dir), item->d_name, target))
             continue;
         /* It may be just being made: looked at again under the lock that its maker holds. */
-        if (claim_fd < 0 && lock_file(claim, true, deadline_after_ms(REAP_TIMEOUT_MS), &claim_fd) < 0)
+        if (claim_fd < 0 && lock_path(run, LOCK_DIRECTORY, deadline_after_ms(REAP_TIMEOUT_MS), &claim_fd) < 0)
             break;
         r = reap_run_dir(dirfd(dir), item->d_name, error);
     }

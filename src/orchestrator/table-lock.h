@@ -7,6 +7,8 @@
 
 #define LOG_MAX_BYTES (16u << 20)
 
-/* Opens (and with `create` makes) the file and takes its lock. The lock is on the file that the path names when this
- * returns. -EWOULDBLOCK past the deadline; 0 does not wait. */
-int lock_file(const char *path, bool create, uint64_t deadline, int *ret_fd);
+enum lock_kind { LOCK_EXISTING_FILE, LOCK_NEW_FILE, LOCK_DIRECTORY };
+
+/* Opens the file (LOCK_NEW_FILE makes it if need be) or directory and takes its lock. The lock is on what the path
+ * names when this returns. -EWOULDBLOCK past the deadline; 0 does not wait. */
+int lock_path(const char *path, enum lock_kind kind, uint64_t deadline, int *ret_fd);

@@ -35,10 +35,14 @@ static void sleep_ms(unsigned ms)
     (void)nanosleep(&ts, NULL);
 }
 
-int lock_file(const char *path, bool create, uint64_t deadline, int *ret_fd)
+int lock_path(const char *path, enum lock_kind kind, uint64_t deadline, int *ret_fd)
 {
+    const int flags = kind == LOCK_DIRECTORY  ? O_RDONLY | O_DIRECTORY
+                      : kind == LOCK_NEW_FILE ? O_RDWR | O_NOFOLLOW | O_CREAT
+                                              : O_RDWR | O_NOFOLLOW;
+
     for (;;) {
-        _cleanup_(fd_closep) int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0), 0600);
+        _cleanup_(fd_closep) int fd = open(path, flags | O_CLOEXEC, 0600);
         struct stat mine, there;
 
         if (fd < 0)
@@ -57,7 +61,7 @@ int lock_file(const char *path, bool create, uint64_t deadline, int *ret_fd)
             *ret_fd = TAKE_FD(fd);
             return 0;
         }
-        if (!create)
+        if (kind == LOCK_EXISTING_FILE)
             return -ENOENT;
     }
 }
@@ -76,7 +80,7 @@ static int open_entry(struct table_entry *ret, char *dir, const char *vm_id, boo
 
     if ((size_t)snprintf(path, sizeof(path), "%s/lock", dir) >= sizeof(path))
         return -ENAMETOOLONG;
-    r = lock_file(path, create, deadline, &fd);
+    r = lock_path(path, create ? LOCK_NEW_FILE : LOCK_EXISTING_FILE, deadline, &fd);
     if (r < 0)
         return r;
     (void)snprintf(ret->vm_id, sizeof(ret->vm_id), "%s", vm_id);
@@ -115,17 +119,16 @@ static int claim_locked(struct table_entry *ret, char *dir, const struct record 
 
 int table_claim(struct table_entry *ret, const struct record *record, struct ic_error *error)
 {
-    _cleanup_(freep) char *vms = NULL, *dir = NULL, *claim = NULL;
+    _cleanup_(freep) char *vms = NULL, *dir = NULL;
     _cleanup_(fd_closep) int claim_fd = -1;
     int r;
 
-    if ((r = path_in(&vms, error, IC_PATH_STATE, "vms")) < 0 ||
-            (r = path_in(&claim, error, IC_PATH_STATE, "vms/.claim")) < 0 ||
-            (r = vm_dir(&dir, record->vm_id, error)) < 0 || (r = path_make_dir(vms, error)) < 0)
+    if ((r = path_in(&vms, error, IC_PATH_STATE, "vms")) < 0 || (r = vm_dir(&dir, record->vm_id, error)) < 0 ||
+            (r = path_make_dir(vms, error)) < 0)
         return r;
-    r = lock_file(claim, true, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
+    r = lock_path(vms, LOCK_DIRECTORY, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
     if (r < 0)
-        return ic_fail_errno(error, r, "lock %s", claim);
+        return ic_fail_errno(error, r, "lock of %s", vms);
     r = claim_locked(ret, dir, record, error);
     if (r == 0)
         dir = NULL;
@@ -262,13 +265,13 @@ int table_change(const struct table_entry *entry, struct record *record, enum ic
     return 0;
 }
 
-static int run_paths(const char *run_dir, char claim[PATH_SIZE], char link[PATH_SIZE])
+static int run_paths(const char *run_dir, char parent[PATH_SIZE], char link[PATH_SIZE])
 {
     const char *slash = strrchr(run_dir, '/');
 
     if (!slash || slash == run_dir)
         return -EINVAL;
-    if ((size_t)snprintf(claim, PATH_SIZE, "%.*s/.claim", (int)(slash - run_dir), run_dir) >= PATH_SIZE ||
+    if ((size_t)snprintf(parent, PATH_SIZE, "%.*s", (int)(slash - run_dir), run_dir) >= PATH_SIZE ||
             (size_t)snprintf(link, PATH_SIZE, "%s/state", run_dir) >= PATH_SIZE)
         return -ENAMETOOLONG;
     return 0;
@@ -277,18 +280,15 @@ static int run_paths(const char *run_dir, char claim[PATH_SIZE], char link[PATH_
 int table_make_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error)
 {
     _cleanup_(fd_closep) int claim_fd = -1;
-    char claim[PATH_SIZE], link[PATH_SIZE];
-    _cleanup_(freep) char *parent = NULL;
-    int r = path_of(IC_PATH_RUNTIME, &parent, error);
+    char parent[PATH_SIZE], link[PATH_SIZE];
+    int r = run_paths(run_dir, parent, link);
 
     if (r < 0)
-        return r;
+        return ic_fail_errno(error, r, "runtime directory %s", run_dir);
     r = path_make_dir(parent, error);
     if (r < 0)
         return r;
-    r = run_paths(run_dir, claim, link);
-    if (r == 0)
-        r = lock_file(claim, true, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
+    r = lock_path(parent, LOCK_DIRECTORY, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
     if (r < 0)
         return ic_fail_errno(error, r, "lock of the runtime directory %s", parent);
     if (mkdir(run_dir, 0700) < 0) {
@@ -307,11 +307,11 @@ int table_make_run_dir(const struct table_entry *entry, const char *run_dir, str
 
 int table_remove_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error)
 {
-    char claim[PATH_SIZE], link[PATH_SIZE], target[PATH_SIZE];
+    char parent[PATH_SIZE], link[PATH_SIZE], target[PATH_SIZE];
     const char *slash = strrchr(run_dir, '/');
     ssize_t n;
 
-    if (run_paths(run_dir, claim, link) < 0 || strcmp(slash + 1, entry->vm_id) != 0)
+    if (run_paths(run_dir, parent, link) < 0 || strcmp(slash + 1, entry->vm_id) != 0)
         return ic_fail(error, IC_ERR_CORRUPT, "record of VM '%s': runtime directory '%s' is not its own", entry->vm_id,
                 run_dir);
     n = readlink(link, target, sizeof(target) - 1);

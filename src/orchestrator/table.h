@@ -3,16 +3,16 @@
  * The table of VMs: one directory per VM, shared by every process of this
  * user, with no daemon.
  *
- *   state/vms/.claim        lock: held while a directory is claimed, and while orphans are looked at
+ *   state/vms               lock, on the directory: held while a name is claimed, and while orphans are looked at
  *   state/vms/<id>/lock     lock: held by whoever changes this VM; by the creator from the claim until it is ready
  *   state/vms/<id>/alive    lock, shared: inherited by the VM's processes, so it is free exactly when none lives
  *   state/vms/<id>/record.json   replaced atomically; readers need no lock
- *   run/.claim, run/<id>/state   as above for the sockets' directory; the link says whose it is
+ *   run, run/<id>/state     lock as of state/vms, for the sockets' directories; the link says whose one is
  *
  * mkdir of the directory is the claim of the name. The record is written
  * before the first process is started (with the intent, without pids), so a
  * crash at any point leaves either a directory without a record (which
- * nobody can hold without .claim), or a record whose lock is free.
+ * nobody can be making without the lock of state/vms), or a record whose lock is free.
  * Removal goes the other way: processes, sockets, record.
  *
  * Locks are flock(2): the kernel releases them when their holder dies.

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -134,11 +135,22 @@ int ic_vm_inspect_json(ic_vm *vm, char **ret, struct ic_error *error)
 {
     _cleanup_(record_deinitp) struct record record = {0};
     int r = table_read(&record, vm->vm_id, error);
+    _cleanup_(freep) char *dir = NULL;
     char *text;
+    json_t *root;
 
     if (r < 0)
         return r;
+    r = path_in(&dir, error, IC_PATH_STATE, "vms/%s", vm->vm_id);
+    if (r < 0)
+        return r;
     text = record_encode(&record);
+    root = text ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    text = NULL;
+    if (root && json_object_set_new(root, "state_dir", json_string(dir)) == 0)
+        text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
     if (!text)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     *ret = text;

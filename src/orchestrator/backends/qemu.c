@@ -58,11 +58,16 @@ static void add(struct args *a, const char *fmt, ...)
         a->v[++a->count] = NULL;
 }
 
-static char *qemu_path(void)
+static const char *qemu_name(void)
 {
     const char *given = getenv("IRONCLAW_QEMU");
 
-    return process_find_program(given && given[0] ? given : "qemu-system-x86_64");
+    return given && given[0] ? given : "qemu-system-x86_64";
+}
+
+static char *qemu_path(void)
+{
+    return process_find_program(qemu_name());
 }
 
 static const char *vsock_dir(void)
@@ -89,7 +94,7 @@ static void qemu_probe(struct backend_probe *ret)
 
     if (!qemu) {
         (void)snprintf(probe.reason, sizeof(probe.reason),
-                "no QEMU installed: qemu-system-x86_64 is not in PATH; install the package qemu-system-x86");
+                "no QEMU installed: %.128s is not there; install the package qemu-system-x86", qemu_name());
     } else if (!vsock) {
         (void)snprintf(probe.reason, sizeof(probe.reason),
                 "ironclaw-vsock is not in %.128s; install IronClaw, or set IRONCLAW_LIBEXEC to where it was built",

@@ -92,8 +92,8 @@ uint32_t tsc_khz(void)
     uint32_t khz = 0;
     int n;
 
-    if (process_boot_id(boot_id) < 0 || path_of(IC_PATH_STATE, &dir, NULL) < 0 ||
-            path_in(&path, NULL, IC_PATH_STATE, "tsc") < 0)
+    if (process_boot_id(boot_id) < 0 || path_of(IC_PATH_DATA, &dir, NULL) < 0 ||
+            path_in(&path, NULL, IC_PATH_DATA, "tsc") < 0)
         return tsc_khz_measure();
     if (fd_read_file(AT_FDCWD, path, sizeof(line), &text, NULL) == 0 && strncmp(text, boot_id, BOOT_ID_SIZE - 1) == 0 &&
             sscanf(text + BOOT_ID_SIZE - 1, "%" SCNu32, &khz) == 1 && khz >= KHZ_MIN && khz <= KHZ_MAX)

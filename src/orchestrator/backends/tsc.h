@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-/* kHz, or 0 when it can't be known. Measured once per boot of the host (10 ms), then kept in the state directory. */
+/* kHz, or 0 when it can't be known. Measured once per boot of the host (10 ms), then kept in the data directory. */
 uint32_t tsc_khz(void);
 
 /* From CPUID leaves 0x15 and 0x16 if the processor has them, else measured against CLOCK_MONOTONIC_RAW. */
