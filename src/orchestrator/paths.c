@@ -113,10 +113,26 @@ int path_in(char **ret, struct ic_error *error, enum ic_path which, const char *
     return *ret ? 0 : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
 }
 
+int path_check_dir(const char *path, struct ic_error *error)
+{
+    struct stat st, link;
+
+    if (lstat(path, &link) < 0 || stat(path, &st) < 0)
+        return ic_fail_errno(error, -errno, "directory %s", path);
+    if (!S_ISDIR(st.st_mode))
+        return ic_fail(error, IC_ERR_EXISTS, "%s: is in the way: not a directory", path);
+    /* Also the link's owner counts, where it is one: in /tmp somebody else's could lead to any directory of ours. */
+    if (link.st_uid != geteuid() || st.st_uid != geteuid() || (st.st_mode & 022))
+        return ic_fail(error, IC_ERR_DENIED,
+                "directory %s: must belong to you and be writable by nobody else (chmod go-w), or set IRONCLAW_HOME to "
+                "a directory of yours",
+                path);
+    return 0;
+}
+
 int path_make_dir(const char *path, struct ic_error *error)
 {
     char part[PATH_MAX];
-    struct stat st;
     size_t len = strlen(path);
 
     if (len == 0 || path[0] != '/' || len >= sizeof(part))
@@ -136,16 +152,7 @@ int path_make_dir(const char *path, struct ic_error *error)
         }
         part[i] = i < len ? '/' : '\0';
     }
-    if (lstat(path, &st) < 0)
-        return ic_fail_errno(error, -errno, "directory %s", path);
-    if (!S_ISDIR(st.st_mode) && stat(path, &st) < 0)
-        return ic_fail_errno(error, -errno, "directory %s", path);
-    if (!S_ISDIR(st.st_mode))
-        return ic_fail(error, IC_ERR_EXISTS, "%s: is in the way: not a directory", path);
-    if (st.st_uid != geteuid() || (st.st_mode & 022))
-        return ic_fail(error, IC_ERR_DENIED,
-                "directory %s: must belong to you and be writable by nobody else (chmod go-w)", path);
-    return 0;
+    return path_check_dir(path, error);
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)

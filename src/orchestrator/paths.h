@@ -28,6 +28,10 @@ int path_in(char **ret, struct ic_error *error, enum ic_path which, const char *
 /* mkdir -p with mode 0700 for what it makes; verifies that the last part is a directory of this user. */
 int path_make_dir(const char *path, struct ic_error *error);
 
+/* That part alone, without making it: -IC_ERR_NOT_FOUND, -IC_ERR_DENIED when it, or the link that it is, belongs to
+ * somebody else or others can write to it. */
+int path_check_dir(const char *path, struct ic_error *error);
+
 /* Removes a tree; never follows a symlink, never leaves its file system. Success when it is gone already. */
 int path_remove_tree(const char *path, struct ic_error *error);
 

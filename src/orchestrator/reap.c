@@ -8,6 +8,7 @@
  *   created, booting, stopping, and lock free    its holder died            end the processes, settle
  *   a directory without a readable record        the creator died           end marked processes, remove
  *   a socket directory whose record is gone      a remover died             remove
+ *   one without a link, empty or sockets only    maker or remover died      remove
  *   a process whose record is gone               the record was deleted     kill
  *
  * A healthy VM costs one small file and two reads in /proc; only when one of
@@ -110,6 +111,8 @@ static int reap_recordless(const char *vm_id, struct ic_error *error)
     r = table_lock(&entry, vm_id, 0, NULL);
     if (r == -IC_ERR_TIMEOUT)
         return 0;
+    if (r < 0 && r != -IC_ERR_NOT_FOUND)
+        return r;
     if (r < 0) { /* killed before it made the lock */
         (void)snprintf(entry.vm_id, sizeof(entry.vm_id), "%s", vm_id);
         entry.dir = TAKE_PTR(dir);
@@ -153,10 +156,20 @@ static int reap_one(const char *vm_id, struct ic_error *error)
     return r;
 }
 
-/* True when the directory may go: its record is gone (*ret_target says where that was), or it is half made. */
+/* Is `target` a state directory of this VM? Only then did we make the link. */
+static bool is_state_dir(const char *target, const char *vm_id)
+{
+    char end[IC_VM_ID_MAX + sizeof("/vms/")];
+    int len = snprintf(end, sizeof(end), "/vms/%s", vm_id);
+    size_t n = strlen(target);
+
+    return target[0] == '/' && n > (size_t)len && strcmp(target + n - (size_t)len, end) == 0;
+}
+
+/* True when the directory may go: its record is gone (*ret_target says where that was), or it may be half made. */
 static bool run_dir_is_orphan(int run_fd, const char *vm_id, char ret_target[TARGET_SIZE])
 {
-    char link[128];
+    char link[IC_VM_ID_MAX + sizeof("/state")];
     ssize_t n;
 
     (void)snprintf(link, sizeof(link), "%s/state", vm_id);
@@ -164,8 +177,43 @@ static bool run_dir_is_orphan(int run_fd, const char *vm_id, char ret_target[TAR
     ret_target[n > 0 ? n : 0] = '\0';
     if (n < 0)
         return errno == ENOENT;
+    if (!is_state_dir(ret_target, vm_id))
+        return false;
     /* Another state directory's VMs are that one's business, as long as it knows them. */
     return access(ret_target, F_OK) < 0 && errno == ENOENT;
+}
+
+static bool is_socket(int dir_fd, const char *name)
+{
+    struct stat st;
+
+    return (strcmp(name, "v") == 0 || strncmp(name, "v_", 2) == 0 || strcmp(name, "q") == 0) &&
+           fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode);
+}
+
+/* Without its link a directory may be anybody's. One of ours is then empty, or has sockets left of a removal that was
+ * killed; whatever else is in it keeps it. */
+static int remove_half_made(int run_fd, const char *vm_id, struct ic_error *error)
+{
+    _cleanup_(fd_closep) int fd = openat(run_fd, vm_id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    struct dirent *item;
+    bool ours = dir != NULL;
+
+    if (!dir)
+        return 0;
+    fd = -1;
+    while (ours && (item = readdir(dir)))
+        ours = strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0 || is_socket(dirfd(dir), item->d_name);
+    rewinddir(dir);
+    while (ours && (item = readdir(dir))) {
+        if (is_socket(dirfd(dir), item->d_name))
+            (void)unlinkat(dirfd(dir), item->d_name, 0);
+    }
+    (void)closedir(dir);
+    if (ours && unlinkat(run_fd, vm_id, AT_REMOVEDIR) < 0 && errno != ENOENT && errno != ENOTEMPTY)
+        return ic_fail_errno(error, -errno, "runtime directory of VM '%s'", vm_id);
+    return 0;
 }
 
 static int reap_run_dir(int run_fd, const char *vm_id, struct ic_error *error)
@@ -176,7 +224,9 @@ static int reap_run_dir(int run_fd, const char *vm_id, struct ic_error *error)
 
     if (!run_dir_is_orphan(run_fd, vm_id, target))
         return 0;
-    r = target[0] ? process_kill_marked(target, deadline_after_ms(REAP_TIMEOUT_MS)) : 0;
+    if (!target[0])
+        return remove_half_made(run_fd, vm_id, error);
+    r = process_kill_marked(target, deadline_after_ms(REAP_TIMEOUT_MS));
     if (r < 0)
         return ic_fail_errno(error, r, "VM '%s', whose record is gone: its processes could not be ended", vm_id);
     r = path_in(&path, error, IC_PATH_RUNTIME, "%s", vm_id);
@@ -195,6 +245,9 @@ static int reap_run_dirs(struct ic_error *error)
     r = path_of(IC_PATH_RUNTIME, &run, error);
     if (r < 0)
         return r;
+    r = path_check_dir(run, error);
+    if (r < 0)
+        return r == -IC_ERR_NOT_FOUND ? 0 : r;
     dir = opendir(run);
     if (!dir)
         return 0;

@@ -405,9 +405,13 @@ int table_ids(char ***ret, size_t *ret_count, struct ic_error *error)
 
     if (r < 0)
         return r;
-    dir = opendir(vms);
-    if (!dir && errno != ENOENT)
+    r = path_check_dir(vms, error); /* root with another user's HOME must not believe that user's records */
+    if (r < 0 && r != -IC_ERR_NOT_FOUND)
+        return r;
+    dir = r == 0 ? opendir(vms) : NULL;
+    if (r == 0 && !dir)
         return ic_fail_errno(error, -errno, "directory %s", vms);
+    r = 0;
     while (dir && r == 0 && (entry = readdir(dir))) {
         char **grown;
 

@@ -218,6 +218,87 @@ static void trusts_no_pid_of_another_boot(void **state)
     record_deinit(&record);
 }
 
+/* What lies in the runtime directory and was not made by us stays: a home directory may be named as IRONCLAW_HOME. */
+static void leaves_foreign_directories_alone(void **state)
+{
+    char path[512];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "%s/run/foreign", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/run/foreign/file", (char *)*state);
+    fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0);
+    fd_close(fd);
+    (void)snprintf(path, sizeof(path), "%s/run/linked", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/run/linked/state", (char *)*state);
+    assert_int_equal(symlink("/nonexistent/elsewhere", path), 0);
+    /* A removal of ours that was killed in the middle: the link is gone, a socket is left. */
+    (void)snprintf(path, sizeof(path), "%s/run/partly", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/run/partly/v_1025", (char *)*state);
+    assert_int_equal(unix_listen(path, 1, &fd), 0);
+    fd_close(fd);
+
+    assert_int_equal(table_reap(&error), 0);
+    assert_true(in_home(*state, "run/foreign/file"));
+    (void)snprintf(path, sizeof(path), "%s/run/linked/state", (char *)*state);
+    assert_int_equal(unlink(path), 0); /* fails if it was removed */
+    assert_false(in_home(*state, "run/partly"));
+}
+
+/* Another user's tree, as root sees it with that user's HOME, or in /tmp: nothing in it is believed or touched. */
+static void refuses_directories_of_others(void **state)
+{
+    struct ic_vm_info *infos;
+    size_t count;
+    char path[512];
+
+    if (geteuid() != 0) {
+        print_message("skipped: only root can give a directory away\n");
+        skip();
+    }
+    (void)snprintf(path, sizeof(path), "%s/run/half", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/run", (char *)*state);
+    assert_int_equal(chown(path, 65534, 65534), 0);
+    assert_int_equal(table_reap(&error), -IC_ERR_DENIED);
+    assert_non_null(strstr(error.message, path));
+    assert_true(in_home(*state, "run/half"));
+    assert_int_equal(chown(path, 0, 0), 0);
+
+    (void)snprintf(path, sizeof(path), "%s/state/vms/bare", (char *)*state);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/state/vms", (char *)*state);
+    assert_int_equal(chown(path, 65534, 65534), 0);
+    assert_int_equal(table_reap(&error), -IC_ERR_DENIED);
+    assert_int_equal(ic_list_vms(&infos, &count, &error), -IC_ERR_DENIED);
+    assert_true(in_home(*state, "state/vms/bare"));
+    assert_int_equal(chown(path, 0, 0), 0);
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(in_home(*state, "state/vms/bare"));
+    assert_false(in_home(*state, "run/half"));
+}
+
+/* A link that somebody else put in the directory's place, to a directory that is ours. */
+static void refuses_links_of_others(void **state)
+{
+    char target[512], link[512];
+
+    if (geteuid() != 0) {
+        print_message("skipped: only root can give a link away\n");
+        skip();
+    }
+    (void)snprintf(target, sizeof(target), "%s/target", (char *)*state);
+    (void)snprintf(link, sizeof(link), "%s/link", (char *)*state);
+    assert_int_equal(mkdir(target, 0700), 0);
+    assert_int_equal(symlink(target, link), 0);
+    assert_int_equal(path_make_dir(link, &error), 0);
+    assert_int_equal(lchown(link, 65534, 65534), 0);
+    assert_int_equal(path_make_dir(link, &error), -IC_ERR_DENIED);
+}
+
 /* Creators killed at any moment: whatever they had reached, one reap cleans it. */
 static void survives_creators_killed_at_random(void **state)
 {
@@ -259,6 +340,9 @@ int main(void)
             cmocka_unit_test(finds_orphans_without_a_record),
             cmocka_unit_test(finds_processes_whose_record_was_deleted),
             cmocka_unit_test(trusts_no_pid_of_another_boot),
+            cmocka_unit_test(leaves_foreign_directories_alone),
+            cmocka_unit_test(refuses_directories_of_others),
+            cmocka_unit_test(refuses_links_of_others),
             cmocka_unit_test(survives_creators_killed_at_random),
     };
 
