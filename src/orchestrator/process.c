@@ -88,24 +88,34 @@ static void reap_zombie(pid_t pid)
     (void)waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
 }
 
-bool process_alive(const struct process_id *p)
+/* 0 alive, -ESRCH dead, another errno when that can't be told. */
+static int look_at(const struct process_id *p)
 {
     uint64_t ticks;
     pid_t parent;
     char state;
+    int r = p->pid > 0 ? read_stat(p->pid, &ticks, &state, &parent) : -ESRCH;
 
-    if (p->pid <= 0 || read_stat(p->pid, &ticks, &state, &parent) < 0 || ticks != p->start_ticks)
-        return false;
+    if (r < 0)
+        return r;
+    if (ticks != p->start_ticks)
+        return -ESRCH;
     if (state != 'Z' && state != 'X')
-        return true;
+        return 0;
     if (parent == getpid())
         reap_zombie(p->pid);
-    return false;
+    return -ESRCH;
+}
+
+bool process_alive(const struct process_id *p)
+{
+    return look_at(p) != -ESRCH;
 }
 
 int process_open(const struct process_id *p, int *ret_pidfd)
 {
     _cleanup_(fd_closep) int fd = -1;
+    int r;
 
     if (p->pid <= 0)
         return -ESRCH;
@@ -113,8 +123,9 @@ int process_open(const struct process_id *p, int *ret_pidfd)
     if (fd < 0)
         return -errno;
     /* The pidfd pins whatever has the pid now; only then is it worth asking whether that is still ours. */
-    if (!process_alive(p))
-        return -ESRCH;
+    r = look_at(p);
+    if (r < 0)
+        return r;
     *ret_pidfd = TAKE_FD(fd);
     return 0;
 }

@@ -33,7 +33,8 @@ int process_boot_id(char ret[BOOT_ID_SIZE]);
 /* Fills start_ticks; -ESRCH when there is no such process. */
 int process_identify(pid_t pid, struct process_id *ret);
 
-/* False also for a zombie; a zombie that is our own child is reaped. */
+/* False also for a zombie; a zombie that is our own child is reaped. True when it can't be told (no descriptors, no
+ * memory): a VM must not end because its observer is short of something. */
 bool process_alive(const struct process_id *p);
 
 /* A pidfd of exactly this process, or -ESRCH. */

@@ -41,8 +41,9 @@ bool table_healthy(const struct record *record)
         return true;
     if (record->state != IC_VM_READY && record->state != IC_VM_PAUSED)
         return false; /* a live holder of the lock makes it so; without one it is a leftover */
-    return process_boot_id(boot_id) == 0 && strcmp(boot_id, record->boot_id) == 0 && process_alive(&record->monitor) &&
-           process_alive(&record->vsock);
+    if (process_boot_id(boot_id) < 0)
+        return true; /* can't be told now */
+    return strcmp(boot_id, record->boot_id) == 0 && process_alive(&record->monitor) && process_alive(&record->vsock);
 }
 
 static void describe_end(char *dst, size_t size, const struct record *record, const char *dir)

@@ -32,8 +32,12 @@ static json_t *encode_list(char *const *list)
 {
     json_t *array = json_array();
 
-    for (size_t i = 0; array && list && list[i]; i++)
-        json_array_append_new(array, json_string(list[i]));
+    for (size_t i = 0; array && list && list[i]; i++) {
+        if (json_array_append_new(array, json_string(list[i])) < 0) { /* not UTF-8 */
+            json_decref(array);
+            array = NULL;
+        }
+    }
     return array;
 }
 
@@ -204,7 +208,7 @@ static int decode_object(struct record *r, const json_t *root)
     struct get g = {.object = root}, part;
 
     if (get_int(&g, "version", 0, INT32_MAX) != RECORD_VERSION)
-        return -EBADMSG;
+        return g.error ? g.error : -EPROTONOSUPPORT;
     get_text(&g, "vm_id", r->vm_id, sizeof(r->vm_id));
     get_text(&g, "failure", r->failure, sizeof(r->failure));
     r->state = get_word(&g, "state", state_words);

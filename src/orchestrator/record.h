@@ -38,10 +38,10 @@ struct record {
 
 void record_deinit(struct record *record);
 
-/* Allocated JSON text, NULL when out of memory. */
+/* Allocated JSON text, NULL when out of memory, or when a string is not UTF-8. */
 char *record_encode(const struct record *record);
 
-/* 0, -EBADMSG, -ENOMEM. *ret is untouched on failure. */
+/* 0, -EBADMSG, -EPROTONOSUPPORT (of another version), -ENOMEM. *ret is untouched on failure. */
 int record_decode(struct record *ret, const char *text, size_t len);
 
 void record_to_info(const struct record *record, struct ic_vm_info *ret);

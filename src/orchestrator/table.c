@@ -167,11 +167,17 @@ int table_read(struct record *ret, const char *vm_id, struct ic_error *error)
     r = fd_read_file(AT_FDCWD, path, RECORD_MAX_BYTES, &text, &len);
     if (r == -ENOENT || r == -ENOTDIR)
         return ic_fail(error, IC_ERR_NOT_FOUND, "no VM '%s'; 'ironclaw ps -a' lists them", vm_id);
+    if (r == -EFBIG)
+        return ic_fail(error, IC_ERR_CORRUPT, "record %s: is damaged; 'ironclaw rm -f %s' removes it", path, vm_id);
     if (r < 0)
         return ic_fail_errno(error, r, "record %s", path);
     r = record_decode(ret, text, len);
     if (r == -ENOMEM)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    if (r == -EPROTONOSUPPORT)
+        return ic_fail(error, IC_ERR_UNSUPPORTED,
+                "record %s: another version of IronClaw started this VM; use that one, or 'ironclaw rm -f %s'", path,
+                vm_id);
     if (r == 0 && strcmp(ret->vm_id, vm_id) != 0) {
         record_deinit(ret);
         r = -EBADMSG;
@@ -208,8 +214,11 @@ int table_write(const struct table_entry *entry, const struct record *record, st
     int r;
 
     if (!text)
-        return ic_fail(
-                error, IC_ERR_INVALID, "record of VM '%s': out of memory, or a path that is not UTF-8", record->vm_id);
+        return ic_fail(error, IC_ERR_INVALID,
+                "record of VM '%s': out of memory, or a path or variable that is not UTF-8", record->vm_id);
+    if (strlen(text) > RECORD_MAX_BYTES)
+        return ic_fail(error, IC_ERR_INVALID, "VM '%s': its environment is too large; at most about %u KiB",
+                record->vm_id, RECORD_MAX_BYTES >> 10);
     r = replace_file(entry->dir, text, strlen(text));
     return r < 0 ? ic_fail_errno(error, r, "record of VM '%s' in %s", record->vm_id, entry->dir) : 0;
 }
@@ -344,7 +353,9 @@ bool table_anyone_alive(const char *dir)
     if ((size_t)snprintf(path, sizeof(path), "%s/alive", dir) >= sizeof(path))
         return false;
     fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (fd < 0)
+        return errno != ENOENT;
+    return flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
 
 int table_end_processes(const struct table_entry *entry, const struct record *record, struct ic_error *error)

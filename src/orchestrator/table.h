@@ -36,7 +36,7 @@ int table_claim(struct table_entry *ret, const struct record *record, struct ic_
  * of 0 does not wait). */
 int table_lock(struct table_entry *ret, const char *vm_id, uint64_t deadline, struct ic_error *error);
 
-/* Without a lock. -IC_ERR_NOT_FOUND, -IC_ERR_CORRUPT. */
+/* Without a lock. -IC_ERR_NOT_FOUND, -IC_ERR_CORRUPT, -IC_ERR_UNSUPPORTED (of another version). */
 int table_read(struct record *ret, const char *vm_id, struct ic_error *error);
 
 int table_write(const struct table_entry *entry, const struct record *record, struct ic_error *error);

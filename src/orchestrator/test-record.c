@@ -55,7 +55,7 @@ static void survives_damage(void **state)
     record_deinit(&a);
 }
 
-static void refuse(const char *from, const char *to)
+static void refuse_as(const char *from, const char *to, int expected)
 {
     struct record a = sample_record("vm-1"), b;
     char *text = record_encode(&a), *at = strstr(text, from);
@@ -63,14 +63,20 @@ static void refuse(const char *from, const char *to)
 
     assert_non_null(at);
     (void)snprintf(changed, sizeof(changed), "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
-    assert_int_equal(record_decode(&b, changed, strlen(changed)), -EBADMSG);
+    assert_int_equal(record_decode(&b, changed, strlen(changed)), expected);
     free(text);
     record_deinit(&a);
 }
 
+static void refuse(const char *from, const char *to)
+{
+    refuse_as(from, to, -EBADMSG);
+}
+
 static void refuses_wrong_values(void **state)
 {
-    refuse("\"version\": 1", "\"version\": 2");
+    refuse_as("\"version\": 1", "\"version\": 2", -EPROTONOSUPPORT);
+    refuse("\"version\": 1", "\"version\": \"1\"");
     refuse("\"vm_id\": \"vm-1\"", "\"vm_id\": \"../vm\"");
     refuse("\"state\": \"created\"", "\"state\": \"dreaming\"");
     refuse("\"pid\": 0", "\"pid\": -1");

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -85,6 +86,27 @@ static void leaves_healthy_vms_alone(void **state)
     assert_false(process_alive(&record.monitor));
     assert_false(in_home(*state, "state/vms/healthy"));
     assert_false(in_home(*state, "run/healthy"));
+    record_deinit(&record);
+}
+
+/* Short of descriptors nothing can be read, which says nothing about the VM. */
+static void knows_ignorance_from_death(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+    struct rlimit old, none;
+
+    make_vm("unseen", IC_VM_READY, false, &entry, &record);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_true(process_alive(&record.monitor));
+    assert_true(table_healthy(&record));
+    assert_true(table_anyone_alive(entry.dir));
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_equal(table_end_processes(&entry, &record, &error), 0);
+    assert_false(table_healthy(&record));
+    assert_int_equal(table_remove(&entry, &record, &error), 0);
     record_deinit(&record);
 }
 
@@ -218,6 +240,62 @@ static void trusts_no_pid_of_another_boot(void **state)
     record_deinit(&record);
 }
 
+/* A record that could not be read again would make its VM one that nobody can end. */
+static void refuses_records_too_large_to_read(void **state)
+{
+    struct record record = sample_record("large");
+    struct table_entry entry;
+    size_t len = 4096;
+
+    record.env = calloc(301, sizeof(*record.env));
+    for (size_t i = 0; i < 300; i++) {
+        record.env[i] = malloc(len + 1);
+        memset(record.env[i], 'x', len);
+        record.env[i][1] = '=';
+        record.env[i][len] = '\0';
+    }
+    assert_int_equal(table_claim(&entry, &record, &error), -IC_ERR_INVALID);
+    assert_non_null(strstr(error.message, "KiB"));
+    assert_false(in_home(*state, "state/vms/large"));
+    /* Bytes that JSON can't hold must not just be left out. */
+    record.env[0][0] = (char)0xff;
+    free(record.env[1]);
+    record.env[1] = NULL;
+    assert_int_equal(table_claim(&entry, &record, &error), -IC_ERR_INVALID);
+    assert_non_null(strstr(error.message, "UTF-8"));
+    for (size_t i = 2; i < 300; i++)
+        free(record.env[i]);
+    record_deinit(&record);
+}
+
+/* A VM that a newer version started is that one's business. */
+static void leaves_vms_of_other_versions_alone(void **state)
+{
+    _cleanup_(freep) char *text = NULL;
+    struct table_entry entry;
+    struct record record, after;
+    char path[512], *version;
+    size_t len;
+
+    make_vm("newer", IC_VM_READY, false, &entry, &record);
+    (void)snprintf(path, sizeof(path), "%s/record.json", entry.dir);
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    assert_int_equal(fd_read_file(AT_FDCWD, path, RECORD_MAX_BYTES, &text, &len), 0);
+    version = strstr(text, "\"version\": 1");
+    assert_non_null(version);
+    version[strlen("\"version\": ")] = '9';
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, text, len, 0600), 0);
+    table_entry_deinit(&entry);
+    assert_int_equal(table_read(&after, "newer", &error), -IC_ERR_UNSUPPORTED);
+    assert_int_equal(table_reap(&error), 0);
+    assert_true(process_alive(&record.monitor));
+    assert_true(in_home(*state, "run/newer/state"));
+    assert_int_equal(table_lock(&entry, "newer", 0, &error), 0);
+    assert_int_equal(table_end_processes(&entry, &record, &error), 0);
+    assert_int_equal(table_remove(&entry, &record, &error), 0);
+    record_deinit(&record);
+}
+
 /* What lies in the runtime directory and was not made by us stays: a home directory may be named as IRONCLAW_HOME. */
 static void leaves_foreign_directories_alone(void **state)
 {
@@ -334,12 +412,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(claims_once),
             cmocka_unit_test(leaves_healthy_vms_alone),
+            cmocka_unit_test(knows_ignorance_from_death),
             cmocka_unit_test(keeps_the_record_of_a_kept_vm),
             cmocka_unit_test(knows_a_power_off_from_a_crash),
             cmocka_unit_test(finds_unrecorded_processes),
             cmocka_unit_test(finds_orphans_without_a_record),
             cmocka_unit_test(finds_processes_whose_record_was_deleted),
             cmocka_unit_test(trusts_no_pid_of_another_boot),
+            cmocka_unit_test(refuses_records_too_large_to_read),
+            cmocka_unit_test(leaves_vms_of_other_versions_alone),
             cmocka_unit_test(leaves_foreign_directories_alone),
             cmocka_unit_test(refuses_directories_of_others),
             cmocka_unit_test(refuses_links_of_others),
