@@ -66,6 +66,12 @@ static int ask_to_power_off(const struct record *record, uint64_t deadline)
     return session_wait(pidfd, POLLIN, deadline);
 }
 
+/* A disk that is full, or a stop that failed half-way before, must not keep a VM alive. */
+static void note_stopping(const struct table_entry *entry, struct record *record, const char *cause)
+{
+    (void)table_change(entry, record, IC_VM_STOPPING, cause, NULL);
+}
+
 int ic_vm_stop(ic_vm *vm, uint32_t timeout_ms, struct ic_error *error)
 {
     _cleanup_(entry_deinitp) struct table_entry entry = {.lock_fd = -1};
@@ -83,40 +89,47 @@ int ic_vm_stop(ic_vm *vm, uint32_t timeout_ms, struct ic_error *error)
     if (record.state == IC_VM_PAUSED && backend && backend->resume && backend->resume(record.run_dir, NULL) == 0)
         r = table_change(&entry, &record, IC_VM_READY, "resumed, to be stopped", error);
     asked = r == 0 && record.state == IC_VM_READY && ask_to_power_off(&record, deadline) == 0;
-    r = table_change(
-            &entry, &record, IC_VM_STOPPING, asked ? "the guest powered off when asked" : "to be killed", error);
-    if (r == 0)
-        r = table_end_processes(&entry, &record, error);
+    note_stopping(&entry, &record, asked ? "the guest powered off when asked" : "to be killed");
+    r = table_end_processes(&entry, &record, error);
     if (r == 0)
         r = finish(&entry, &record, asked ? "stopped" : "killed; it did not power off in time", error);
     return r;
 }
 
 /* While a VM boots its creator holds the lock. Killed children make the creator clean up and let go. */
-static int kill_booting(const char *vm_id, struct ic_error *error)
+static int kill_booting(const char *vm_id, uint64_t deadline, struct ic_error *error)
 {
     _cleanup_(record_deinitp) struct record record = {0};
-    uint64_t deadline = deadline_after_ms(VM_LOCK_TIMEOUT_MS);
-    int r = table_read(&record, vm_id, error);
+    char boot_id[BOOT_ID_SIZE];
+    int r = table_read(&record, vm_id, NULL);
 
     if (r < 0)
-        return r;
+        return 0; /* being made or removed; a damaged one is the lock's next holder's business */
     if (record.state != IC_VM_CREATED && record.state != IC_VM_BOOTING)
         return 0;
-    r = process_kill(&record.monitor, deadline);
-    if (r == 0)
-        r = process_kill(&record.vsock, deadline);
+    r = process_boot_id(boot_id);
+    if (r == 0 && strcmp(boot_id, record.boot_id) == 0) {
+        r = process_kill(&record.monitor, deadline);
+        if (r == 0)
+            r = process_kill(&record.vsock, deadline);
+    }
     return r < 0 ? ic_fail_errno(error, r, "VM '%s': its processes could not be ended", vm_id) : 0;
 }
 
+/* Again and again: the creator may not have started, or not have recorded, its processes at the first look. */
 static int lock_to_kill(const char *vm_id, struct table_entry *entry, struct ic_error *error)
 {
-    int r = table_lock(entry, vm_id, deadline_after_ms(KILL_PATIENCE_MS), error);
+    uint64_t deadline = deadline_after_ms(VM_LOCK_TIMEOUT_MS);
+    int r;
 
-    if (r != -IC_ERR_TIMEOUT)
-        return r;
-    r = kill_booting(vm_id, error);
-    return r < 0 ? r : table_lock(entry, vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), error);
+    for (;;) {
+        r = table_lock(entry, vm_id, MIN(deadline, deadline_after_ms(KILL_PATIENCE_MS)), error);
+        if (r != -IC_ERR_TIMEOUT || deadline_poll_ms(deadline) == 0)
+            return r;
+        r = kill_booting(vm_id, deadline, error);
+        if (r < 0)
+            return r;
+    }
 }
 
 static int end_vm(ic_vm *vm, bool remove, struct ic_error *error)
@@ -134,11 +147,9 @@ static int end_vm(ic_vm *vm, bool remove, struct ic_error *error)
         return r; /* a damaged record can still be removed */
     if (readable && !remove && state_is_final(record.state))
         return 0;
-    r = 0;
     if (readable && !remove)
-        r = table_change(&entry, &record, IC_VM_STOPPING, "to be killed", error);
-    if (r == 0)
-        r = table_end_processes(&entry, readable ? &record : NULL, error);
+        note_stopping(&entry, &record, "to be killed");
+    r = table_end_processes(&entry, readable ? &record : NULL, error);
     if (r < 0)
         return r;
     return remove ? table_remove(&entry, readable ? &record : NULL, error) : finish(&entry, &record, "killed", error);

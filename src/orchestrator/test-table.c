@@ -240,6 +240,74 @@ static void trusts_no_pid_of_another_boot(void **state)
     record_deinit(&record);
 }
 
+/* The disk is full: records can't be written, but a VM can be ended, and others can be seen and removed. */
+static void ends_vms_on_a_full_disk(void **state)
+{
+    struct rlimit old, none;
+    struct table_entry entry, other;
+    struct record record, crashed;
+    struct ic_vm_info *infos = NULL;
+    size_t count = 0;
+    ic_vm *vm = NULL;
+
+    make_vm("crashed", IC_VM_READY, true, &other, &crashed);
+    table_entry_deinit(&other);
+    make_vm("full", IC_VM_READY, true, &entry, &record);
+    table_entry_deinit(&entry);
+    assert_true(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    assert_int_equal(process_kill(&crashed.monitor, DEADLINE_NEVER), 0);
+
+    assert_true(table_reap(&error) < 0); /* "crashed" keeps its record, which can't be written */
+    assert_int_equal(ic_list_vms(&infos, &count, &error), 0);
+    assert_int_equal(count, 2);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(infos[i].state, strcmp(infos[i].vm_id, "full") == 0 ? IC_VM_READY : IC_VM_FAILED);
+    free(infos);
+    assert_int_equal(ic_open_vm("full", &vm, &error), 0);
+    assert_true(ic_vm_kill(vm, &error) < 0); /* the record can't say so */
+    assert_false(process_alive(&record.monitor));
+    assert_false(process_alive(&record.vsock));
+    assert_int_equal(ic_destroy_vm(vm, &error), 0);
+    ic_vm_free(vm);
+    assert_int_equal(ic_open_vm("crashed", &vm, &error), 0);
+    assert_int_equal(ic_destroy_vm(vm, &error), 0);
+    ic_vm_free(vm);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_false(in_home(*state, "state/vms/full"));
+    assert_false(in_home(*state, "state/vms/crashed"));
+    record_deinit(&record);
+    record_deinit(&crashed);
+}
+
+/* The creator is slow: it has the lock, and its processes are in the record only later. */
+static void ends_a_vm_that_is_being_made(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+    ic_vm *vm = NULL;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        make_vm("making", IC_VM_BOOTING, false, &entry, &record);
+        usleep(400000);
+        if (table_write(&entry, &record, NULL) < 0)
+            _exit(1);
+        while (process_alive(&record.monitor))
+            usleep(1000);
+        _exit(table_end_processes(&entry, &record, NULL) < 0 || table_remove(&entry, &record, NULL) < 0);
+    }
+    usleep(200000);
+    assert_int_equal(ic_open_vm("making", &vm, &error), 0);
+    assert_int_equal(ic_destroy_vm(vm, &error), 0);
+    ic_vm_free(vm);
+    assert_false(in_home(*state, "state/vms/making"));
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 /* A record that could not be read again would make its VM one that nobody can end. */
 static void refuses_records_too_large_to_read(void **state)
 {
@@ -419,6 +487,8 @@ int main(void)
             cmocka_unit_test(finds_orphans_without_a_record),
             cmocka_unit_test(finds_processes_whose_record_was_deleted),
             cmocka_unit_test(trusts_no_pid_of_another_boot),
+            cmocka_unit_test(ends_vms_on_a_full_disk),
+            cmocka_unit_test(ends_a_vm_that_is_being_made),
             cmocka_unit_test(refuses_records_too_large_to_read),
             cmocka_unit_test(leaves_vms_of_other_versions_alone),
             cmocka_unit_test(leaves_foreign_directories_alone),

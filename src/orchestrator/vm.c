@@ -72,9 +72,8 @@ int ic_open_vm(const char *vm_id, ic_vm **ret_vm, struct ic_error *error)
 
     if (!vm_id || !path_vm_id_ok(vm_id))
         return ic_fail(error, IC_ERR_INVALID, "vm id: must be 1 to %d of the characters a-z A-Z 0-9 _ -", IC_VM_ID_MAX);
-    r = table_reap(error);
-    if (r == 0)
-        r = table_ids(&ids, &count, error);
+    (void)table_reap(NULL); /* another VM that can't be cleaned up now (a full disk) does not keep this one from us */
+    r = table_ids(&ids, &count, error);
     if (r == 0)
         r = match_id(vm_id, ids, count, &at, error);
     if (r == 0)
@@ -102,15 +101,24 @@ static int compare_age(const void *a, const void *b)
     return strcmp(x->vm_id, y->vm_id);
 }
 
+/* A VM that crashed and could not be settled, since its record can't be written. */
+static void tell_the_truth(struct record *record)
+{
+    if ((record->state != IC_VM_READY && record->state != IC_VM_PAUSED) || table_healthy(record))
+        return;
+    record->state = IC_VM_FAILED;
+    (void)snprintf(record->failure, sizeof(record->failure), "its processes ended; it could not be cleaned up yet");
+}
+
 int ic_list_vms(struct ic_vm_info **ret, size_t *ret_count, struct ic_error *error)
 {
     struct ic_vm_info *infos = NULL;
     size_t count = 0, listed = 0;
     char **ids = NULL;
-    int r = table_reap(error);
+    int r;
 
-    if (r == 0)
-        r = table_ids(&ids, &count, error);
+    (void)table_reap(NULL);
+    r = table_ids(&ids, &count, error);
     if (r < 0)
         return r;
     infos = calloc(count + 1, sizeof(*infos)); /* never NULL for an empty list */
@@ -119,6 +127,7 @@ int ic_list_vms(struct ic_vm_info **ret, size_t *ret_count, struct ic_error *err
 
         if (table_read(&record, ids[i], NULL) < 0)
             continue; /* removed meanwhile */
+        tell_the_truth(&record);
         record_to_info(&record, &infos[listed++]);
         record_deinit(&record);
     }
