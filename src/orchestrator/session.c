@@ -13,8 +13,9 @@
 #include "orchestrator/paths.h"
 #include "orchestrator/tail.h"
 
-#define REPLY_MAX      32u  /* "OK 4294967295\n" */
-#define DYING_GRACE_MS 500u /* the connection ends a little before the processes do */
+#define REPLY_MAX       32u /* "OK 4294967295\n" */
+#define BACKLOG_POLL_MS 5
+#define DYING_GRACE_MS  500u /* the connection ends a little before the processes do */
 
 int session_wait(int fd, short events, uint64_t deadline)
 {
@@ -92,7 +93,12 @@ static int connect_agent(const struct record *record, uint64_t deadline, int *re
 
     if ((size_t)snprintf(path, sizeof(path), "%s/v", record->run_dir) >= sizeof(path))
         return -ENAMETOOLONG;
-    r = unix_connect(path, false, &fd);
+    while ((r = unix_connect(path, true, &fd)) == -EAGAIN) { /* its backlog is full; there is nothing to poll for */
+        if (deadline_poll_ms(deadline) == 0)
+            return -ETIMEDOUT;
+        if (poll(NULL, 0, BACKLOG_POLL_MS) < 0)
+            return -errno;
+    }
     if (r < 0)
         return r == -ENOENT ? -ECONNREFUSED : r;
     n = snprintf(line, sizeof(line), "CONNECT %u\n", WIRE_AGENT_PORT);

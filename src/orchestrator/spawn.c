@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -38,6 +39,7 @@
 #define BOOT_TIMEOUT_HARDWARE_MS 10000u
 #define LOG_LIMIT_BYTES          (16u << 20)
 #define ENTROPY_BYTES            64u
+#define LIMIT_POLL_MS            100 /* how long a guest may write its console without a limit */
 #define MADE_UP_TRIES            8
 #define PATH_ROOM                128u /* sockets' paths; sun_path has 108 */
 
@@ -52,7 +54,7 @@ struct spawn {
     char uds_path[PATH_ROOM];
     char kernel_args[512];
     uint64_t begin_us;
-    bool claimed, started;
+    bool claimed, started, limited;
 };
 
 static void spawn_deinit(struct spawn *s)
@@ -413,6 +415,18 @@ static int accept_ready(struct spawn *s)
     return 0;
 }
 
+/* From the guest's first word on its memory is allocated, and files that these two write are logs. */
+static void limit_logs(struct spawn *s, bool guest_runs)
+{
+    struct stat st;
+
+    if (s->limited || (!guest_runs && (fstat(s->start.console_fd, &st) < 0 || st.st_size == 0)))
+        return;
+    (void)process_limit_files(&s->record.monitor, LOG_LIMIT_BYTES);
+    (void)process_limit_files(&s->record.vsock, LOG_LIMIT_BYTES);
+    s->limited = true;
+}
+
 static int wait_once(
         struct spawn *s, struct wire_reader *reader, uint64_t deadline, bool *ret_ready, struct ic_error *error)
 {
@@ -421,12 +435,16 @@ static int wait_once(
             {.fd = s->start.monitor.pidfd, .events = POLLIN},
             {.fd = s->start.vsock.pidfd, .events = POLLIN},
     };
-    int n = poll(p, ARRAY_SIZE(p), deadline_poll_ms(deadline)), r;
+    int ms = deadline_poll_ms(deadline), n, r;
 
+    n = poll(p, ARRAY_SIZE(p), s->limited || (ms >= 0 && ms < LIMIT_POLL_MS) ? ms : LIMIT_POLL_MS);
+    limit_logs(s, false);
     if (n < 0 && errno == EINTR)
         return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': cancelled by a signal while it booted", s->record.vm_id);
     if (n < 0)
         return ic_fail_errno(error, -errno, "poll");
+    if (n == 0 && deadline_poll_ms(deadline) != 0)
+        return 0;
     if (n == 0) {
         char what[96];
         (void)snprintf(what, sizeof(what), "was not ready after %u ms (boot_timeout_ms)", s->record.boot_timeout_ms);
@@ -480,9 +498,7 @@ static int become_ready(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
     int r;
 
     greet(s);
-    /* The guest's memory is allocated: files that these two write from now on are logs. */
-    (void)process_limit_files(&record->monitor, LOG_LIMIT_BYTES);
-    (void)process_limit_files(&record->vsock, LOG_LIMIT_BYTES);
+    limit_logs(s, true);
     (void)snprintf(path, sizeof(path), "%s/v_%u", record->run_dir, WIRE_READY_PORT);
     (void)unlink(path); /* nobody is to connect there again */
     record->ready_unix_ms = unix_ms();
