@@ -29,7 +29,7 @@ static int run_in(ic_vm *vm, const struct session_options *session, char *const 
 {
     struct session_result result = {0};
     struct ic_error error = {0};
-    struct json j = {0};
+    struct json j = {.one_line = true};
     int r, status;
 
     r = session_run(vm, session, env, &result, &error);

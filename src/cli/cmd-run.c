@@ -210,7 +210,7 @@ static int run_command(struct run *run)
 {
     struct session_result result = {0};
     struct ic_error error = {0};
-    struct json j = {0};
+    struct json j = {.one_line = true};
     int r, status;
 
     run->session.memory_mib = run->info.memory_mib;
@@ -232,7 +232,7 @@ static int run_command(struct run *run)
 
 static void print_id(const struct run *run)
 {
-    struct json j = {0};
+    struct json j = {.one_line = true};
 
     if (run->args->json) {
         json_begin_object(&j);

@@ -13,6 +13,8 @@ void json_deinit(struct json *j)
 
 static void new_line(struct json *j)
 {
+    if (j->one_line)
+        return;
     text_putc(&j->text, '\n');
     for (unsigned i = 0; i < j->depth; i++)
         text_puts(&j->text, "  ");
@@ -24,7 +26,7 @@ static void separate(struct json *j)
     if (j->depth == 0)
         return;
     if (j->level[j->depth - 1].used)
-        text_putc(&j->text, ',');
+        text_puts(&j->text, j->one_line ? ", " : ",");
     j->level[j->depth - 1].used = true;
     new_line(j);
 }

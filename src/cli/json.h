@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A strict JSON writer (RFC 8259) onto a struct text, two spaces of indent.
+ * A strict JSON writer (RFC 8259) onto a struct text: two spaces of indent, or
+ * all on one line.
  *
  * Whatever bytes a string holds, the output is valid UTF-8 JSON: bytes that
  * are not UTF-8 become U+FFFD, control characters become \u00NN. Nesting is
@@ -20,6 +21,7 @@ struct json {
         bool object, used;
     } level[JSON_DEPTH_MAX];
     bool key_pending;
+    bool one_line; /* set before the first value; then json_raw() must not be given a document of several lines */
 };
 
 void json_deinit(struct json *j);

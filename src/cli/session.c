@@ -360,7 +360,7 @@ void session_json(struct json *j, const struct session_result *result)
 
 void session_json_error(int r, const struct ic_error *error, int status)
 {
-    struct json j = {0};
+    struct json j = {.one_line = true};
 
     json_begin_object(&j);
     json_key(&j, "status");

@@ -111,6 +111,7 @@ class Run(unittest.TestCase):
 
     def test_json(self):
         status, out, err = run("run", "--json", "--", "sh", "-c", r"printf 'a\n\303\251'; printf 'e\377' >&2; exit 3")
+        self.assertEqual(out.count("\n"), 1)
         result = json.loads(out)
         self.assertEqual((status, err), (3, ""))
         self.assertEqual((result["status"], result["exit_code"], result["signal"]), (3, 3, None))

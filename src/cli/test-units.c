@@ -225,6 +225,24 @@ static void test_json(void **state)
     json_deinit(&j);
 }
 
+static void test_json_on_one_line(void **state)
+{
+    struct json j = {.one_line = true};
+
+    (void)state;
+    json_begin_object(&j);
+    json_key(&j, "a");
+    json_string(&j, "1\n2");
+    json_key(&j, "b");
+    json_begin_array(&j);
+    json_u64(&j, 1);
+    json_u64(&j, 2);
+    json_end(&j);
+    json_end(&j);
+    assert_string_equal(text_str(&j.text), "{\"a\": \"1\\n2\", \"b\": [1, 2]}");
+    json_deinit(&j);
+}
+
 static void test_table(void **state)
 {
     struct text out = {0};
@@ -593,6 +611,7 @@ int main(void)
             cmocka_unit_test(test_escape),
             cmocka_unit_test(test_base64),
             cmocka_unit_test(test_json),
+            cmocka_unit_test(test_json_on_one_line),
             cmocka_unit_test(test_table),
             cmocka_unit_test(test_progress),
             cmocka_unit_test(test_copy_path),
