@@ -203,7 +203,7 @@ static int start_and_wait(ic_vm *vm, const struct session_options *options, cons
     r = ic_vm_exec_start(vm, exec_options, &exec, error);
     if (r < 0)
         return r;
-    signals_attach(exec);
+    signals_attach(exec, options->tty);
     if (options->tty) {
         tty_follow_size(0, exec);
         if (options->interactive)

@@ -11,9 +11,10 @@ int signals_pending(void)
     return 0;
 }
 
-void signals_attach(ic_exec *exec)
+void signals_attach(ic_exec *exec, bool tty)
 {
     (void)exec;
+    (void)tty;
 }
 
 void signals_detach(void)

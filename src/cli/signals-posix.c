@@ -15,6 +15,7 @@
 static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
 
 static _Atomic(ic_exec *) attached;
+static atomic_bool with_terminal;
 static atomic_int pending;
 static atomic_int counts[NSIG];
 static atomic_long last_interrupt_s = -1 - AGAIN_S;
@@ -28,10 +29,13 @@ static long now_s(void)
     return (long)now.tv_sec;
 }
 
-static bool is_repeated(int signo)
+/* Forwarding it is not, or no longer, enough. */
+static bool is_final(int signo)
 {
     long now = now_s(), last;
 
+    if (atomic_load(&with_terminal) && (signo == SIGTERM || signo == SIGHUP))
+        return true;
     if (signo != SIGINT)
         return atomic_fetch_add(&counts[signo], 1) > 0;
     last = atomic_exchange(&last_interrupt_s, now);
@@ -43,7 +47,7 @@ static void on_signal(int signo)
     int saved = errno, none = 0;
     ic_exec *exec = atomic_load(&attached);
 
-    if (exec && !is_repeated(signo)) {
+    if (exec && !is_final(signo)) {
         ic_exec_signal(exec, signo);
     } else if (exec) {
         (void)atomic_compare_exchange_strong(&pending, &none, signo);
@@ -89,10 +93,11 @@ int signals_pending(void)
     return atomic_load(&pending);
 }
 
-void signals_attach(ic_exec *exec)
+void signals_attach(ic_exec *exec, bool tty)
 {
     int signo;
 
+    atomic_store(&with_terminal, tty);
     atomic_store(&attached, exec);
     signo = atomic_exchange(&pending, 0);
     (void)alarm(0);

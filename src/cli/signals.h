@@ -6,6 +6,8 @@
  *   nothing attached         they are remembered; libironclaw's waits are interrupted and return -IC_ERR_CANCELLED.
  *                            A signal that falls between two waits is made good by an alarm each second.
  *   a command is attached    they are forwarded to it. SIGINT again within 2 s, or another signal again, cancels it.
+ *                            With a terminal SIGTERM and SIGHUP cancel it at once: an interactive shell ignores the
+ *                            one, and after the other there is nobody left.
  *   signals_hold             they wait until the program ends: cleaning up is never cut short
  *
  * The third signal with nothing attached ends the program at once.
@@ -17,6 +19,6 @@
 void signals_init(void);
 int signals_pending(
         void); /* the first signal met since signals_init while nothing was attached, or the cancelling one; 0 */
-void signals_attach(ic_exec *exec); /* one that came just before is forwarded now */
+void signals_attach(ic_exec *exec, bool tty); /* one that came just before is forwarded now */
 void signals_detach(void);
 void signals_hold(void);

@@ -222,6 +222,16 @@ class Terminal(unittest.TestCase):
             p.wait(timeout=20)
             self.assertEqual(termios.tcgetattr(self.slave), self.before, ending)
 
+    def test_term_ends_what_ignores_it(self):
+        for signo in (signal.SIGTERM, signal.SIGHUP):
+            p = self.start("run", "-qit", "--", "sh", "-c", "trap '' TERM HUP; echo started; sleep 20")
+            self.read(until=b"started")
+            time.sleep(0.1)
+            p.send_signal(signo)
+            self.assertEqual(p.wait(timeout=10), 128 + signo)
+            self.assertEqual(log()[-1], "destroy task-1")
+            self.assertEqual(termios.tcgetattr(self.slave), self.before)
+
     def test_size(self):
         p = self.start("run", "-qit", "--", "sh", "-c", "echo started; sleep 1")
         self.read(until=b"started")
