@@ -10,6 +10,9 @@
 #include "orchestrator/vm.h"
 #include "transfer/transfer.h"
 
+/* A guest does not get to make programs that run on the host with the rights of whoever copied them. */
+#define HOST_MODE_MASK 01777u
+
 struct copy {
     const char *guest_path, *host_path, *doing;
     struct ic_copy_options options;
@@ -150,7 +153,12 @@ int ic_vm_copy_out(ic_vm *vm, const char *guest_path, const char *host_path, con
     if (r < 0)
         return r;
     receive = (struct transfer_receive_options){
-            .size = sizeof(receive), .common = common_options(&copy, false), .dest = host_path, .name = name};
+            .size = sizeof(receive),
+            .common = common_options(&copy, false),
+            .dest = host_path,
+            .name = name,
+            .mode_mask = HOST_MODE_MASK,
+    };
     r = transfer_receive(copy.fd, &copy.reader, &receive, &result);
     return copy_result(&copy, r, &result, ret, error);
 }

@@ -212,16 +212,16 @@ static int make_up_id(char id[IC_VM_ID_MAX + 1], struct ic_error *error)
 /* Unix sockets' paths are short. Said before anything exists, with what to do. */
 static int check_path_length(const char *run_dir, struct ic_error *error)
 {
-    const size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+    const size_t size = sizeof(((struct sockaddr_un *)NULL)->sun_path);
     size_t len = strlen(run_dir) + strlen("/v_1025");
 
-    if (len <= max)
+    if (len < size)
         return 0;
     return ic_fail(error, IC_ERR_INVALID,
-            "socket path %.300s/v_%u: has %zu bytes, a unix socket's may have %zu; set IRONCLAW_HOME or "
+            "socket path %.300s/v_%u: has %zu bytes, which must be fewer than %zu; set IRONCLAW_HOME or "
             "XDG_RUNTIME_DIR "
             "to a shorter directory, or give a shorter name",
-            run_dir, WIRE_READY_PORT, len, max);
+            run_dir, WIRE_READY_PORT, len, size);
 }
 
 static int set_id(struct spawn *s, struct ic_error *error)
