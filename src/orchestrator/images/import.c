@@ -13,7 +13,9 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,10 +43,13 @@ static void archive_closep(struct archive **a)
         (void)archive_read_free(*a);
 }
 
+/* What was not closed has failed: without that word libarchive would fill a file that was begun up with zeroes. */
 static void archive_write_closep(struct archive **a)
 {
-    if (*a)
-        (void)archive_write_free(*a);
+    if (!*a)
+        return;
+    (void)archive_write_fail(*a);
+    (void)archive_write_free(*a);
 }
 
 static int open_archive(const char *path, struct archive **ret, struct ic_error *error)
@@ -175,37 +180,56 @@ static int clean_entry(struct archive_entry *entry, const char *path, struct ic_
     return 0;
 }
 
-static int copy_data(struct archive *from, struct archive *to, const char *path, struct ic_error *error)
+/* The file that is written, and the directory that it is in. */
+struct sink {
+    struct archive *archive;
+    const char *path, *dir;
+};
+
+static int put_data(const struct sink *to, const void *data, size_t len, struct ic_error *error)
+{
+    int r = store_check_room(to->dir, error);
+
+    if (r == 0 && archive_write_data(to->archive, data, len) < 0)
+        r = ic_fail_errno(error, -archive_errno(to->archive), "%s", to->path);
+    return r;
+}
+
+static int copy_data(struct archive *from, const struct sink *to, const char *path, struct ic_error *error)
 {
     static const char zero[65536];
     const void *block;
     la_int64_t at = 0, offset;
     size_t len;
-    int r;
+    int r, failed = 0;
 
-    while ((r = archive_read_data_block(from, &block, &len, &offset)) == ARCHIVE_OK) {
-        while (at < offset) {
+    while (failed == 0 && (r = archive_read_data_block(from, &block, &len, &offset)) == ARCHIVE_OK) {
+        while (failed == 0 && at < offset) {
             size_t gap = (size_t)MIN(offset - at, (la_int64_t)sizeof(zero));
 
-            if (archive_write_data(to, zero, gap) < 0)
-                return ic_fail_errno(error, -archive_errno(to), "%s", path);
+            failed = put_data(to, zero, gap, error);
             at += (la_int64_t)gap;
         }
-        if (archive_write_data(to, block, len) < 0)
-            return ic_fail_errno(error, -archive_errno(to), "%s", path);
+        if (failed == 0)
+            failed = put_data(to, block, len, error);
         at += (la_int64_t)len;
     }
+    if (failed < 0)
+        return failed;
     return r == ARCHIVE_EOF ? 0 : ic_fail(error, IC_ERR_CORRUPT, "%s: %s", path, archive_error_string(from));
 }
 
 int import_clean_tar(const char *path, const char *to_path, const struct progress *progress, struct ic_error *error)
 {
+    _cleanup_(fd_closep) int fd = -1;
     _cleanup_(archive_closep) struct archive *from = NULL;
     _cleanup_(archive_write_closep) struct archive *to = archive_write_new();
+    _cleanup_(freep) char *dir = strdup(to_path);
+    const struct sink sink = {.archive = to, .path = to_path, .dir = dir ? dirname(dir) : NULL};
     struct archive_entry *entry;
     struct stat st;
     uint64_t entries = 0;
-    int r = to ? open_archive(path, &from, error) : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    int r = to && dir ? open_archive(path, &from, error) : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
 
     if (r < 0)
         return r;
@@ -213,11 +237,16 @@ int import_clean_tar(const char *path, const char *to_path, const struct progres
         return ic_fail_errno(error, -errno, "%s", path);
     (void)archive_write_set_format_pax_restricted(to);
     (void)archive_write_set_options(to, "hdrcharset=BINARY");
-    if (archive_write_open_filename(to, to_path) != ARCHIVE_OK)
+    fd = open(to_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return ic_fail_errno(error, -errno, "%s", to_path);
+    if (archive_write_open_fd(to, fd) != ARCHIVE_OK)
         return ic_fail_errno(error, -archive_errno(to), "%s", to_path);
     while ((r = archive_read_next_header(from, &entry)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
         r = progress_report(
                 progress, "reading the archive", (uint64_t)archive_filter_bytes(from, -1), (uint64_t)st.st_size, error);
+        if (r == 0)
+            r = store_check_room(sink.dir, error);
         if (r == 0)
             r = clean_entry(entry, path, error);
         if (r < 0)
@@ -226,7 +255,7 @@ int import_clean_tar(const char *path, const char *to_path, const struct progres
             continue;
         if (archive_write_header(to, entry) < ARCHIVE_WARN)
             return ic_fail_errno(error, -archive_errno(to), "%s: '%.200s'", to_path, archive_entry_pathname(entry));
-        r = archive_entry_size(entry) > 0 ? copy_data(from, to, path, error) : 0;
+        r = archive_entry_size(entry) > 0 ? copy_data(from, &sink, path, error) : 0;
         if (r < 0)
             return r;
         entries++;
@@ -242,20 +271,21 @@ int import_clean_tar(const char *path, const char *to_path, const struct progres
 
 struct step {
     const struct progress *progress;
-    const char *what;
+    const char *what, *dir;
 };
 
 static int step_tick(void *userdata, struct ic_error *error)
 {
     const struct step *step = userdata;
+    int r = store_check_room(step->dir, error);
 
-    return progress_report(step->progress, step->what, 0, 0, error);
+    return r < 0 ? r : progress_report(step->progress, step->what, 0, 0, error);
 }
 
-static int run_step(const char *const *argv, const struct progress *progress, const char *what, struct buf *output,
-        bool mapped, struct ic_error *error)
+static int run_step(
+        const char *const *argv, const struct step *given, struct buf *output, bool mapped, struct ic_error *error)
 {
-    struct step step = {.progress = progress, .what = what};
+    struct step step = *given;
     const struct subprocess process = {
             .argv = argv, .package = argv[0], .output = output, .tick = step_tick, .userdata = &step};
 
@@ -314,13 +344,13 @@ static int unpack_oci(const char *path, enum source source, const char *dir, con
     const char *const copy[] = {"skopeo", "copy", "--quiet", "--insecure-policy", "--tmpdir", dir, from, to, NULL};
     const char *const inspect[] = {"skopeo", "inspect", "--config", to, NULL};
     const char *const unpack[] = {"umoci", "unpack", "--image", layout, bundle, NULL};
-    r = run_step(copy, progress, "reading the archive", NULL, false, error);
+    r = run_step(copy, &(struct step){progress, "reading the archive", dir}, NULL, false, error);
     if (r == 0)
-        r = run_step(inspect, progress, "reading the configuration", &config, false, error);
+        r = run_step(inspect, &(struct step){progress, "reading the configuration", dir}, &config, false, error);
     if (r == 0)
         r = take_config((const char *)config.data, config.len, manifest, error);
     if (r == 0)
-        r = run_step(unpack, progress, "unpacking the layers", NULL, true, error);
+        r = run_step(unpack, &(struct step){progress, "unpacking the layers", dir}, NULL, true, error);
     return r < 0 ? r : text_format(ret_tree, error, "%s/rootfs", bundle);
 }
 

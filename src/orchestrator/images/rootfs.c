@@ -17,14 +17,16 @@
 
 struct step {
     const struct progress *progress;
+    const char *dir; /* of what is written; NULL: not looked at */
     char what[STEP_CHARS];
 };
 
 static int step_tick(void *userdata, struct ic_error *error)
 {
     const struct step *step = userdata;
+    int r = step->dir ? store_check_room(step->dir, error) : 0;
 
-    return progress_report(step->progress, step->what, 0, 0, error);
+    return r < 0 ? r : progress_report(step->progress, step->what, 0, 0, error);
 }
 
 /* mmdebstrap says "I: installing essential packages..." when it starts something. */
@@ -110,7 +112,7 @@ static int bootstrap(const struct recipe *recipe, const char *dir, const char *s
 
 int rootfs_unpack_tar(const char *tar, const char *dir, const struct progress *progress, struct ic_error *error)
 {
-    struct step step = {.progress = progress, .what = "root file system: unpacking"};
+    struct step step = {.progress = progress, .dir = dir, .what = "root file system: unpacking"};
     _cleanup_(freep) char *root = NULL;
     int r = text_format(&root, error, "%s/root", dir);
 
@@ -128,7 +130,7 @@ int rootfs_unpack_tar(const char *tar, const char *dir, const struct progress *p
 int rootfs_pack(
         const char *tree, const char *dir, int64_t epoch, const struct progress *progress, struct ic_error *error)
 {
-    struct step step = {.progress = progress, .what = "root file system: packing as erofs"};
+    struct step step = {.progress = progress, .dir = dir, .what = "root file system: packing as erofs"};
     _cleanup_(freep) char *image = NULL;
     _cleanup_(freep) char *stamp = NULL;
     int r = text_format(&image, error, "%s/rootfs.erofs", dir);

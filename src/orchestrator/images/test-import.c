@@ -6,6 +6,8 @@
 #include <archive_entry.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/test.h"
@@ -139,6 +141,44 @@ static void what_is_no_tar_is_refused(void **state)
     assert_true(import_clean_tar(from, to, NULL, &error) < 0);
 }
 
+/* A few kilobytes that unpack to 64 MiB, on a disk that has 8. */
+static void bombs_leave_room_on_the_disk(void **state)
+{
+    static char zero[1 << 20];
+    char dir[] = "/tmp/test-import-dir-XXXXXX", path[64];
+    struct archive *a = archive_write_new();
+    struct archive_entry *entry = archive_entry_new();
+    struct ic_error error;
+    struct statvfs vfs;
+    int r;
+
+    assert_int_equal(archive_write_set_format_pax_restricted(a), ARCHIVE_OK);
+    assert_int_equal(archive_write_add_filter_gzip(a), ARCHIVE_OK);
+    assert_int_equal(archive_write_open_filename(a, from), ARCHIVE_OK);
+    archive_entry_set_pathname(entry, "usr/bomb");
+    archive_entry_set_filetype(entry, AE_IFREG);
+    archive_entry_set_size(entry, 64 << 20);
+    assert_int_equal(archive_write_header(a, entry), ARCHIVE_OK);
+    for (int i = 0; i < 64; i++)
+        assert_int_equal(archive_write_data(a, zero, sizeof(zero)), sizeof(zero));
+    archive_entry_free(entry);
+    assert_int_equal(archive_write_free(a), ARCHIVE_OK);
+
+    assert_non_null(mkdtemp(dir));
+    if (mount("tmpfs", dir, "tmpfs", 0, "size=8m") < 0) {
+        (void)rmdir(dir);
+        print_message("skipped: mounting a small tmpfs needs root\n");
+        skip();
+    }
+    (void)snprintf(path, sizeof(path), "%s/clean", dir);
+    r = import_clean_tar(from, path, NULL, &error);
+    assert_int_equal(statvfs(dir, &vfs), 0);
+    (void)umount2(dir, MNT_DETACH);
+    (void)rmdir(dir);
+    assert_int_equal(r, -IC_ERR_NO_SPACE);
+    assert_true(vfs.f_bavail >= vfs.f_blocks / 25);
+}
+
 static void paths_are_normalised(void **state)
 {
     char out[16];
@@ -159,6 +199,7 @@ int main(void)
             cmocka_unit_test(names_are_cleaned_and_devices_left_out),
             cmocka_unit_test(names_that_lead_out_are_refused),
             cmocka_unit_test(what_is_no_tar_is_refused),
+            cmocka_unit_test(bombs_leave_room_on_the_disk),
             cmocka_unit_test(paths_are_normalised),
     };
     return cmocka_run_group_tests(tests, make_names, remove_names);
