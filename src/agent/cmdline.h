@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define CMDLINE_MAX       4096u /* bytes; x86's COMMAND_LINE_SIZE is 2,048 */
-#define CMDLINE_VALUE_MAX 64u   /* bytes of a value, with its NUL */
+#define CMDLINE_VALUE_MAX 65u   /* bytes of a value, with its NUL */
 #define OVERLAY_MIB_MAX   (1u << 20)
 
 struct boot_options {

@@ -44,26 +44,21 @@ static void every_option_is_read(void **state)
     assert_int_equal(o.overlay_mib, 128);
     assert_int_equal(o.console_level, 4);
     assert_true(o.tied);
+    assert_int_equal(
+            cmdline_parse(&o, "ironclaw.hostname=0123456789012345678901234567890123456789012345678901234567890123", bad,
+                    sizeof(bad)),
+            0); /* 64, the longest name of a VM */
+    assert_int_equal(strlen(o.hostname), 64);
 }
 
 static void a_bad_option_is_named_and_changes_nothing(void **state)
 {
     static const char *const words[] = {
-            "ironclaw.root=/etc/passwd",
-            "ironclaw.root=/dev/../etc",
-            "ironclaw.root=/dev/",
-            "ironclaw.rootfstype=",
-            "ironclaw.rootfstype=a,b",
-            "ironclaw.overlay=ext4",
-            "ironclaw.overlay_mib=-1",
-            "ironclaw.overlay_mib=99999999999999999999",
-            "ironclaw.overlay_mib=",
-            "ironclaw.hostname=a/b",
-            "ironclaw.console_level=9",
-            "ironclaw.tied=2",
-            "ironclaw.unknown=1",
-            "ironclaw.tied",
-            "ironclaw.hostname=0123456789012345678901234567890123456789012345678901234567890123",
+            "ironclaw.root=/etc/passwd", "ironclaw.root=/dev/../etc", "ironclaw.root=/dev/",
+            "ironclaw.rootfstype=", "ironclaw.rootfstype=a,b", "ironclaw.overlay=ext4", "ironclaw.overlay_mib=-1",
+            "ironclaw.overlay_mib=99999999999999999999", "ironclaw.overlay_mib=", "ironclaw.hostname=a/b",
+            "ironclaw.console_level=9", "ironclaw.tied=2", "ironclaw.unknown=1", "ironclaw.tied",
+            "ironclaw.hostname=01234567890123456789012345678901234567890123456789012345678901234", /* 65 */
     };
     struct boot_options o = {.overlay_mib = 77};
     char bad[128];
