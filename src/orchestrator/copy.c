@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files and trees into and out of a VM. The walking and building is src/transfer's, the same code as in the guest. */
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/paths.h"
 #include "orchestrator/session.h"
 #include "orchestrator/vm.h"
 #include "transfer/transfer.h"
@@ -13,19 +16,38 @@
 /* A guest does not get to make programs that run on the host with the rights of whoever copied them. */
 #define HOST_MODE_MASK 01777u
 
+#define UNCHECKED_BYTES   ((uint64_t)64 << 20) /* small copies may have the last of the disk */
+#define UNCHECKED_ENTRIES 65536u
+#define CHECK_BYTES       ((uint64_t)4 << 20)
+#define CHECK_ENTRIES     1024u
+
 struct copy {
     const char *guest_path, *host_path, *doing;
     struct ic_copy_options options;
     struct record record;
     struct wire_reader reader;
     int fd;
+    /* What comes out of a guest may have no end; the host's disk has. */
+    const char *into_host; /* directory of its file system, NULL: not looked at */
+    uint64_t check_at_bytes, check_at_entries;
+    struct ic_error room;
+    bool room_fails;
 };
 
 static int on_progress(void *userdata, uint64_t bytes, uint64_t entries)
 {
     struct copy *copy = userdata;
 
-    return copy->options.progress(copy->options.userdata, copy->doing, bytes, 0);
+    if (copy->room_fails)
+        return 1;
+    if (copy->into_host && (bytes >= copy->check_at_bytes || entries >= copy->check_at_entries)) {
+        copy->check_at_bytes = bytes + CHECK_BYTES;
+        copy->check_at_entries = entries + CHECK_ENTRIES;
+        copy->room_fails = path_check_room(copy->into_host, &copy->room) < 0;
+        if (copy->room_fails)
+            return 1;
+    }
+    return copy->options.progress ? copy->options.progress(copy->options.userdata, copy->doing, bytes, 0) : 0;
 }
 
 static void copy_deinit(struct copy *copy)
@@ -69,6 +91,9 @@ static int copy_result(
                 : t->peer_code == WIRE_E_NO_SPACE ? IC_ERR_NO_SPACE
                                                   : IC_ERR_GUEST,
                 "VM '%s': %s: in the guest: %s", copy->record.vm_id, copy->doing, t->message);
+    if (r == -ECANCELED && copy->room_fails)
+        return ic_fail(
+                error, copy->room.code, "VM '%s': %s: %.500s", copy->record.vm_id, copy->doing, copy->room.message);
     if (r == -ECANCELED || r == -EINTR)
         return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': %s: cancelled", copy->record.vm_id, copy->doing);
     if (r == -ECONNRESET || r == -EPIPE || r == -EPROTO || r == -EBADMSG || r == -EMSGSIZE || r == -ETIMEDOUT)
@@ -100,7 +125,7 @@ static struct transfer_common common_options(struct copy *copy, bool put)
             .put = put,
             .deadline = DEADLINE_NEVER,
             .interruptible = true,
-            .progress = copy->options.progress ? on_progress : NULL,
+            .progress = on_progress,
             .userdata = copy,
     };
 }
@@ -129,6 +154,19 @@ int ic_vm_copy_in(ic_vm *vm, const char *host_path, const char *guest_path, cons
     return copy_result(&copy, r, &result, ret, error);
 }
 
+/* A directory that is there, on the file system that gets the copy. */
+static void destination_dir(char ret[WIRE_MAX_PATH], const char *host_path)
+{
+    struct stat st;
+
+    (void)snprintf(ret, WIRE_MAX_PATH, "%s", host_path); /* a longer one fails when it is opened */
+    if (stat(ret, &st) < 0 || !S_ISDIR(st.st_mode)) {
+        const char *parent = dirname(ret);
+
+        memmove(ret, parent, strlen(parent) + 1);
+    }
+}
+
 int ic_vm_copy_out(ic_vm *vm, const char *guest_path, const char *host_path, const struct ic_copy_options *options,
         struct ic_copy_result *ret, struct ic_error *error)
 {
@@ -136,7 +174,7 @@ int ic_vm_copy_out(ic_vm *vm, const char *guest_path, const char *host_path, con
             .guest_path = guest_path, .host_path = host_path, .doing = "copy out of the guest", .fd = -1};
     struct transfer_receive_options receive;
     struct transfer_result result = {0};
-    char name[WIRE_MAX_PATH + 1];
+    char name[WIRE_MAX_PATH + 1], parent[WIRE_MAX_PATH];
     struct wire_str base;
     int r = copy_check(vm, host_path, guest_path, options, error);
 
@@ -152,6 +190,10 @@ int ic_vm_copy_out(ic_vm *vm, const char *guest_path, const char *host_path, con
     r = copy_open(&copy, vm, WIRE_SESSION_GET, error);
     if (r < 0)
         return r;
+    destination_dir(parent, host_path);
+    copy.into_host = parent;
+    copy.check_at_bytes = UNCHECKED_BYTES;
+    copy.check_at_entries = UNCHECKED_ENTRIES;
     receive = (struct transfer_receive_options){
             .size = sizeof(receive),
             .common = common_options(&copy, false),

@@ -11,9 +11,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+
+/* Left to others: a part of the file system, of a large one so many bytes. */
+#define ROOM_PART  20
+#define ROOM_BYTES ((uint64_t)512 << 20)
 
 static char *format(const char *fmt, ...) _printf_(1, 2);
 static char *format(const char *fmt, ...)
@@ -153,6 +158,22 @@ int path_make_dir(const char *path, struct ic_error *error)
         part[i] = i < len ? '/' : '\0';
     }
     return path_check_dir(path, error);
+}
+
+int path_check_room(const char *dir, struct ic_error *error)
+{
+    struct statvfs vfs;
+    uint64_t size, left;
+
+    if (statvfs(dir, &vfs) < 0)
+        return ic_fail_errno(error, -errno, "%s", dir);
+    size = (uint64_t)vfs.f_blocks * vfs.f_frsize;
+    left = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+    if (left >= MIN(size / ROOM_PART, ROOM_BYTES))
+        return 0;
+    return ic_fail(error, IC_ERR_NO_SPACE,
+            "%s: the disk is nearly full (%llu MiB left); the rest is not for foreign data: make room", dir,
+            (unsigned long long)(left >> 20));
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)

@@ -32,6 +32,10 @@ int path_make_dir(const char *path, struct ic_error *error);
  * somebody else or others can write to it. */
 int path_check_dir(const char *path, struct ic_error *error);
 
+/* -IC_ERR_NO_SPACE when foreign data that is being written there has left the file system too little for everything
+ * else: a small archive, or a guest, can have any amount of it. */
+int path_check_room(const char *dir, struct ic_error *error);
+
 /* Removes a tree; never follows a symlink, never leaves its file system. Success when it is gone already. */
 int path_remove_tree(const char *path, struct ic_error *error);
 

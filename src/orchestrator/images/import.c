@@ -188,7 +188,7 @@ struct sink {
 
 static int put_data(const struct sink *to, const void *data, size_t len, struct ic_error *error)
 {
-    int r = store_check_room(to->dir, error);
+    int r = path_check_room(to->dir, error);
 
     if (r == 0 && archive_write_data(to->archive, data, len) < 0)
         r = ic_fail_errno(error, -archive_errno(to->archive), "%s", to->path);
@@ -246,7 +246,7 @@ int import_clean_tar(const char *path, const char *to_path, const struct progres
         r = progress_report(
                 progress, "reading the archive", (uint64_t)archive_filter_bytes(from, -1), (uint64_t)st.st_size, error);
         if (r == 0)
-            r = store_check_room(sink.dir, error);
+            r = path_check_room(sink.dir, error);
         if (r == 0)
             r = clean_entry(entry, path, error);
         if (r < 0)
@@ -277,7 +277,7 @@ struct step {
 static int step_tick(void *userdata, struct ic_error *error)
 {
     const struct step *step = userdata;
-    int r = store_check_room(step->dir, error);
+    int r = path_check_room(step->dir, error);
 
     return r < 0 ? r : progress_report(step->progress, step->what, 0, 0, error);
 }

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "orchestrator/images/apt.h"
 #include "orchestrator/images/userns.h"
+#include "orchestrator/paths.h"
 
 #define EROFS_UUID "-U69726f6e-636c-6177-8000-000000000001"
 #define STEP_CHARS 96
@@ -24,7 +25,7 @@ struct step {
 static int step_tick(void *userdata, struct ic_error *error)
 {
     const struct step *step = userdata;
-    int r = step->dir ? store_check_room(step->dir, error) : 0;
+    int r = step->dir ? path_check_room(step->dir, error) : 0;
 
     return r < 0 ? r : progress_report(step->progress, step->what, 0, 0, error);
 }

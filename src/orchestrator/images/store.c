@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -18,10 +17,6 @@
 #include "orchestrator/paths.h"
 
 #define TMP_PREFIX ".tmp-"
-
-/* Left to others: a part of the file system, of a large one so many bytes. */
-#define ROOM_PART  20
-#define ROOM_BYTES ((uint64_t)512 << 20)
 
 static const char *const store_dir[] = {[STORE_IMAGES] = "images", [STORE_KERNELS] = "kernels"};
 
@@ -45,22 +40,6 @@ int store_remove_tree(const char *path, struct ic_error *error)
     if (r < 0 && error)
         *error = first;
     return r;
-}
-
-int store_check_room(const char *dir, struct ic_error *error)
-{
-    struct statvfs vfs;
-    uint64_t size, left;
-
-    if (statvfs(dir, &vfs) < 0)
-        return ic_fail_errno(error, -errno, "%s", dir);
-    size = (uint64_t)vfs.f_blocks * vfs.f_frsize;
-    left = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    if (left >= MIN(size / ROOM_PART, ROOM_BYTES))
-        return 0;
-    return ic_fail(error, IC_ERR_NO_SPACE,
-            "%s: the disk is nearly full (%llu MiB left); the rest is not for an image: make room", dir,
-            (unsigned long long)(left >> 20));
 }
 
 static int list_dir(const char *path, struct strlist *ret, bool (*want)(const char *, const void *), const void *arg,

@@ -62,10 +62,6 @@ int store_entries(const char *path, struct strlist *ret, struct ic_error *error)
 /* "<store>/<object>[/<file>]"; the caller frees *ret. */
 int store_path(enum store_kind store, const char *object, const char *file, char **ret, struct ic_error *error);
 
-/* -IC_ERR_NO_SPACE when what is being written there has left the file system too little for everything else: a small
- * archive can hold any amount of data. */
-int store_check_room(const char *dir, struct ic_error *error);
-
 /* Removes a tree, also one whose owners are this user's subordinate ids. */
 int store_remove_tree(const char *path, struct ic_error *error);
 
