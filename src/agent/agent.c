@@ -148,15 +148,15 @@ static void reaped(struct agent *agent, pid_t pid, int status, const struct rusa
             continue;
         if (s->exec && exec_pid(s->exec) == pid) {
             exec_reaped(s->exec, status, usage);
-            return;
+            break;
         }
         if (s->copy_pid == pid) {
             s->copy_pid = 0;
             session_close(s);
-            return;
+            break;
         }
     }
-    drop_spawn(agent, pid);
+    drop_spawn(agent, pid); /* also what exec_reaped() left of a start that failed */
 }
 
 static void after_reaping(struct agent *agent)
