@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Building an image from its recipe, and no more than what changed: the root
- * file system of the image that has the name now is linked when its key is
- * the recipe's, the kernel is linked from the kernel store, and the initramfs
+ * file system of an image that is there is linked when its key is the
+ * recipe's, the kernel is linked from the kernel store, and the initramfs
  * is packed anew, which takes less than a second.
  */
 #include "orchestrator/images/build.h"
@@ -239,26 +239,45 @@ static int unchanged(const struct previous *previous, const struct recipe *recip
     return 0;
 }
 
-static int add_rootfs(const char *dir, const struct recipe *recipe, const struct previous *previous,
-        struct manifest *manifest, const struct progress *progress, struct ic_error *error)
+/* An image of any name whose root file system was made from the same recipe. */
+static void find_rootfs(const char *rootfs_key, struct previous *ret)
 {
+    _cleanup_(strlist_deinit) struct strlist names = {0};
+
+    if (store_list(STORE_IMAGES, &names, NULL) < 0)
+        return;
+    for (size_t i = 0; i < names.count; i++) {
+        load_previous(names.items[i], ret);
+        if (ret->loaded && strcmp(ret->manifest.rootfs_key, rootfs_key) == 0)
+            return;
+        previous_deinit(ret);
+        *ret = (struct previous){0};
+    }
+}
+
+static int add_rootfs(const char *dir, const struct recipe *recipe, bool force, struct manifest *manifest,
+        const struct progress *progress, struct ic_error *error)
+{
+    _cleanup_(previous_deinit) struct previous previous = {0};
     _cleanup_(freep) char *from = NULL;
     _cleanup_(freep) char *to = NULL;
     int r;
 
-    if (!previous->loaded || strcmp(previous->manifest.rootfs_key, recipe->rootfs_key) != 0)
+    if (!force)
+        find_rootfs(recipe->rootfs_key, &previous);
+    if (!previous.loaded)
         return rootfs_build(recipe, dir, progress, error);
-    r = store_path(STORE_IMAGES, previous->object, manifest_part_file[PART_ROOTFS], &from, error);
+    r = store_path(STORE_IMAGES, previous.object, manifest_part_file[PART_ROOTFS], &from, error);
     if (r == 0)
         r = text_format(&to, error, "%s/%s", dir, manifest_part_file[PART_ROOTFS]);
     if (r == 0)
         r = store_link_file(from, to, error);
-    manifest->parts[PART_ROOTFS] = previous->manifest.parts[PART_ROOTFS];
+    manifest->parts[PART_ROOTFS] = previous.manifest.parts[PART_ROOTFS];
     return r;
 }
 
-static int build(const char *name, const struct recipe *recipe, const struct kernel *kernel,
-        const struct previous *previous, const struct progress *progress, struct ic_error *error)
+static int build(const char *name, const struct recipe *recipe, const struct kernel *kernel, bool force,
+        const struct progress *progress, struct ic_error *error)
 {
     _cleanup_(workdir_drop) struct workdir workdir = WORKDIR_NONE;
     _cleanup_(manifest_deinit) struct manifest manifest = {0};
@@ -274,7 +293,7 @@ static int build(const char *name, const struct recipe *recipe, const struct ker
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     r = build_copy_env(recipe->env, &manifest.env, error);
     if (r == 0)
-        r = add_rootfs(workdir.path, recipe, previous, &manifest, progress, error);
+        r = add_rootfs(workdir.path, recipe, force, &manifest, progress, error);
     return r < 0 ? r : build_finish(&workdir, name, kernel, &manifest, progress, error);
 }
 
@@ -315,10 +334,8 @@ int ic_image_build(const struct ic_image_build_options *options, bool *ret_built
         r = unchanged(&previous, &recipe, &kernel, &same, error);
     if (r < 0)
         return r;
-    if (options->force)
-        previous.loaded = false;
     if (!same || options->force)
-        r = build(name, &recipe, &kernel, &previous, &progress, error);
+        r = build(name, &recipe, &kernel, options->force, &progress, error);
     if (r == 0 && ret_built)
         *ret_built = !same || options->force;
     return r;

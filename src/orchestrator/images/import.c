@@ -362,8 +362,13 @@ static int unpack_tar(
 
     if (r == 0)
         r = import_clean_tar(path, tar, progress, error);
-    if (r == 0)
-        r = rootfs_unpack_tar(tar, dir, progress, error);
+    if (r == 0) {
+        struct ic_error why = {0};
+
+        r = rootfs_unpack_tar(tar, dir, progress, &why);
+        if (r < 0)
+            return ic_fail(error, why.code, "%s: %s", path, why.message);
+    }
     if (r == 0 && unlink(tar) < 0)
         r = ic_fail_errno(error, -errno, "%s", tar);
     return r < 0 ? r : text_format(ret_tree, error, "%s/root", dir);

@@ -13,7 +13,7 @@
 
 #define RECIPE_FILE_BYTES_MAX ((size_t)1 << 20)
 /* Raised when the code makes another root file system or initramfs from the same recipe. */
-#define BUILDER_VERSION "1"
+#define BUILDER_VERSION "2"
 
 static const char *place(const char *env, const char *installed)
 {

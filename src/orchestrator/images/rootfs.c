@@ -98,8 +98,10 @@ static int bootstrap(const struct recipe *recipe, const char *dir, const char *s
         r = make_tmpdir(dir, &tmpdir, error);
     if (r < 0)
         return r;
-    const char *const argv[] = {"mmdebstrap", "--format=tar", "--aptopt=Acquire::Languages \"none\"", variant, include,
-            dpkgopt, hook, recipe->suite, tar, sources, NULL};
+    /* Cleaning up after apt is left to the hook: mmdebstrap's own way gives the directories one owner or another,
+     * depending on whether apt's user could enter them. */
+    const char *const argv[] = {"mmdebstrap", "--format=tar", "--skip=cleanup/apt",
+            "--aptopt=Acquire::Languages \"none\"", variant, include, dpkgopt, hook, recipe->suite, tar, sources, NULL};
     const char *const env[] = {epoch, tmpdir, NULL};
     return subprocess_run(&(struct subprocess){.argv = argv,
                                   .package = "mmdebstrap",
@@ -122,8 +124,8 @@ int rootfs_unpack_tar(const char *tar, const char *dir, const struct progress *p
     if (mkdir(root, 0755) < 0)
         return ic_fail_errno(error, -errno, "%s", root);
     /* Device nodes: the guest has a devtmpfs, and a user namespace can't make any. */
-    const char *const argv[] = {
-            "tar", "-xpf", tar, "-C", root, "--numeric-owner", "--same-owner", "--exclude=./dev/*", NULL};
+    const char *const argv[] = {"tar", "-xpf", tar, "-C", root, "--numeric-owner", "--same-owner",
+            "--warning=no-unknown-keyword", "--exclude=./dev/*", NULL};
     return userns_run(
             &(struct subprocess){.argv = argv, .package = "tar", .tick = step_tick, .userdata = &step}, error);
 }

@@ -15,9 +15,10 @@
 #include "base/fd.h"
 #include "orchestrator/images/text.h"
 
-#define TICK_MS      100
-#define TERM_WAIT_MS 5000
-#define TAIL_BYTES   4096
+#define TICK_MS       100
+#define TERM_WAIT_MS  5000
+#define TAIL_BYTES    4096
+#define SUMMARY_BYTES 600 /* of it in a message */
 
 extern char **environ;
 
@@ -137,21 +138,32 @@ static void tail_add(struct tail *tail, const char *data, size_t len)
     tail->data[tail->len] = '\0';
 }
 
-/* The last lines that fit a message, joined by "; "; lines that say "error" come first where a tool prints many. */
-static const char *tail_summary(struct tail *tail, char *out, size_t size)
+/* The start of the first line that says what went wrong, or else of the last few lines. */
+static const char *tail_start(const struct tail *tail)
 {
-    char *start = tail->data + (tail->len > 600 ? tail->len - 600 : 0);
-    char *found = NULL;
+    static const char *const marks[] = {"error:", "E: ", "fatal:"};
+    const char *start = tail->data + (tail->len > SUMMARY_BYTES ? tail->len - SUMMARY_BYTES : 0);
+    const char *newline = strchr(start, '\n');
+
+    if (start > tail->data && newline && newline[1])
+        start = newline + 1;
+    for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
+        const char *found = strstr(tail->data, marks[i]);
+
+        while (found && found > tail->data && found[-1] != '\n')
+            found--;
+        if (found && found < start)
+            start = found;
+    }
+    return start;
+}
+
+/* Lines that fit a message, joined by "; ". */
+static const char *tail_summary(const struct tail *tail, char *out, size_t size)
+{
     size_t n = 0;
 
-    for (char *p = strcasestr(tail->data, "error"); p && !found; p = strcasestr(p + 1, "error"))
-        found = p;
-    if (found && found < start) {
-        while (found > tail->data && found[-1] != '\n')
-            found--;
-        start = found;
-    }
-    for (const char *p = start; *p && n + 3 < size && n < 600; p++) {
+    for (const char *p = tail_start(tail); *p && n + 3 < size && n < SUMMARY_BYTES; p++) {
         if (*p != '\n' && *p != '\r') {
             out[n++] = *p;
         } else if (n > 0 && p[1] && p[1] != '\n' && p[1] != '\r') {
