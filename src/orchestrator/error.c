@@ -22,7 +22,7 @@ static void fill(struct ic_error *error, enum ic_error_code code, const char *fm
     one_line(error->message);
 }
 
-int ic_fail(struct ic_error *error, enum ic_error_code code, const char *fmt, ...)
+int(ic_fail)(struct ic_error *error, enum ic_error_code code, const char *fmt, ...)
 {
     va_list ap;
 
@@ -67,7 +67,7 @@ static enum ic_error_code code_of_errno(int err)
     }
 }
 
-int ic_fail_errno(struct ic_error *error, int negative_errno, const char *fmt, ...)
+int(ic_fail_errno)(struct ic_error *error, int negative_errno, const char *fmt, ...)
 {
     enum ic_error_code code = code_of_errno(-negative_errno);
     size_t len;

@@ -164,7 +164,7 @@ static int encode_request(
 static int exec_new(ic_exec **ret, ic_vm *vm, const struct ic_exec_options *o, struct ic_error *error)
 {
     ic_exec *exec = calloc(1, sizeof(*exec));
-    int fds[2], r;
+    int fds[2] = {-1, -1}, r;
 
     if (!exec)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");

@@ -84,8 +84,6 @@ static int program_version(const char *program, char *dst, size_t size)
     r = fd_wait(out_r, POLLIN, deadline);
     if (r == 0)
         n = read(out_r, text, sizeof(text) - 1);
-    fd_close(out_r);
-    out_r = -1;
     if (fd_wait(pidfd, POLLIN, deadline_after_ms(1000)) < 0)
         (void)process_kill(&id, deadline);
     (void)process_alive(&id);
@@ -154,13 +152,12 @@ static void check_runtime(struct ic_host_report *report)
 static uint64_t available_mib(void)
 {
     _cleanup_(freep) char *text = NULL;
-    unsigned long long kib = 0;
     const char *line;
 
     if (fd_read_file(AT_FDCWD, "/proc/meminfo", 65536, &text, NULL) < 0)
         return 0;
     line = strstr(text, "MemAvailable:");
-    return line && sscanf(line, "MemAvailable: %llu", &kib) == 1 ? kib >> 10 : 0;
+    return line ? strtoull(line + strlen("MemAvailable:"), NULL, 10) >> 10 : 0;
 }
 
 static void check_room(struct ic_host_report *report)
@@ -211,7 +208,8 @@ static void check_userns(struct ic_host_report *report)
         check(report, "user namespaces", IC_CHECK_OK, "", "not needed by root");
         return;
     }
-    off = fd_read_file(AT_FDCWD, "/proc/sys/user/max_user_namespaces", 64, &max, NULL) < 0 || atol(max) == 0 ||
+    off = fd_read_file(AT_FDCWD, "/proc/sys/user/max_user_namespaces", 64, &max, NULL) < 0 ||
+          strtol(max, NULL, 10) == 0 ||
           (fd_read_file(AT_FDCWD, "/proc/sys/kernel/unprivileged_userns_clone", 64, &clone, NULL) == 0 &&
                   clone[0] == '0');
     check(report, "user namespaces", off ? IC_CHECK_WARNING : IC_CHECK_OK,

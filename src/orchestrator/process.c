@@ -18,26 +18,39 @@
 #include "base/fd.h"
 
 #define STAT_MAX    4096u
+#define STAT_PARENT 4 /* fields of /proc/PID/stat, proc(5) */
+#define STAT_START  22
 #define ENVIRON_MAX (128u << 10)
 #define NOFILE_WANT 4096u
 
 int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_state, pid_t *ret_parent)
 {
     /* The name is in parentheses and may hold anything, parentheses too: fields are counted from the last one. */
-    const char *p = strrchr(text, ')');
-    unsigned long long ticks;
-    char state;
-    int parent;
+    const char *p = strrchr(text, ')'), *state;
+    pid_t parent = 0;
 
-    if (!p)
+    if (!p || p[1] != ' ' || p[2] == '\0' || p[3] != ' ')
         return -EBADMSG;
-    if (sscanf(p + 1, " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state,
-                &parent, &ticks) != 3)
-        return -EBADMSG;
-    *ret_start_ticks = ticks;
-    *ret_state = state;
-    *ret_parent = parent;
-    return 0;
+    state = p + 2;
+    p += 4;
+    for (int field = STAT_PARENT;; field++) {
+        char *end;
+        unsigned long long value;
+
+        errno = 0;
+        value = strtoull(p, &end, 10);
+        if (end == p || errno != 0 || (*end != ' ' && *end != '\n' && *end != '\0'))
+            return -EBADMSG;
+        if (field == STAT_PARENT)
+            parent = (pid_t)value;
+        if (field == STAT_START) {
+            *ret_start_ticks = value;
+            *ret_state = *state;
+            *ret_parent = parent;
+            return 0;
+        }
+        p = end;
+    }
 }
 
 static int read_stat(pid_t pid, uint64_t *ret_ticks, char *ret_state, pid_t *ret_parent)
@@ -181,7 +194,7 @@ int process_kill_marked(const char *mark, uint64_t deadline)
         if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
             continue;
         /* Identified before its environment is read: process_kill then refuses a successor with the same pid. */
-        if (process_identify((pid_t)atol(entry->d_name), &id) < 0 || id.pid == getpid())
+        if (process_identify((pid_t)strtol(entry->d_name, NULL, 10), &id) < 0 || id.pid == getpid())
             continue;
         found = mark_of(dirfd(dir), entry->d_name);
         if (!found || strcmp(found, mark) != 0)

@@ -203,7 +203,7 @@ static int remove_half_made(int run_fd, const char *vm_id, struct ic_error *erro
 
     if (!dir)
         return 0;
-    fd = -1;
+    (void)TAKE_FD(fd);
     while (ours && (item = readdir(dir)))
         ours = strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0 || is_socket(dirfd(dir), item->d_name);
     rewinddir(dir);

@@ -373,7 +373,7 @@ static int read_ready(struct spawn *s, struct wire_reader *reader, bool *ret_rea
     enum wire_state state = WIRE_ST_READY;
     const uint8_t *payload;
     struct wire_frame frame;
-    struct wire_ready ready;
+    struct wire_ready ready = {0};
     size_t room;
     uint8_t *space = wire_reader_space(reader, &room);
     ssize_t n = space ? recv(s->ready_fd, space, room, MSG_DONTWAIT) : -1;

@@ -334,13 +334,14 @@ int table_hold_alive(const struct table_entry *entry, int *ret_fd, struct ic_err
 {
     char path[PATH_SIZE];
     _cleanup_(fd_closep) int fd = -1;
-    int r;
+    int r = -ENAMETOOLONG;
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/alive", entry->dir) >= sizeof(path))
-        return ic_fail(error, IC_ERR_INVALID, "%s: path too long", entry->dir);
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0 || (r = fd_above_stdio(&fd)) < 0)
-        return ic_fail_errno(error, -errno, "lock %s", path);
+    if ((size_t)snprintf(path, sizeof(path), "%s/alive", entry->dir) < sizeof(path)) {
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        r = fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0 ? -errno : fd_above_stdio(&fd);
+    }
+    if (r < 0)
+        return ic_fail_errno(error, r, "lock %s", path);
     *ret_fd = TAKE_FD(fd);
     return 0;
 }

@@ -84,7 +84,7 @@ static int read_line(struct qmp *q, const char **ret, size_t *ret_len)
 static int expect(struct qmp *q, enum qmp_kind wanted, char *text, size_t text_size)
 {
     for (unsigned i = 0; i < QMP_MAX_SKIPPED; i++) {
-        enum qmp_kind kind;
+        enum qmp_kind kind = QMP_EVENT;
         const char *line = NULL;
         size_t len = 0;
         int r = read_line(q, &line, &len);

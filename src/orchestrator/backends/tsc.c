@@ -89,15 +89,18 @@ uint32_t tsc_khz(void)
 {
     _cleanup_(freep) char *path = NULL, *text = NULL, *dir = NULL;
     char boot_id[BOOT_ID_SIZE], line[128];
-    uint32_t khz = 0;
+    unsigned long kept;
+    uint32_t khz;
     int n;
 
     if (process_boot_id(boot_id) < 0 || path_of(IC_PATH_DATA, &dir, NULL) < 0 ||
             path_in(&path, NULL, IC_PATH_DATA, "tsc") < 0)
         return tsc_khz_measure();
-    if (fd_read_file(AT_FDCWD, path, sizeof(line), &text, NULL) == 0 && strncmp(text, boot_id, BOOT_ID_SIZE - 1) == 0 &&
-            sscanf(text + BOOT_ID_SIZE - 1, "%" SCNu32, &khz) == 1 && khz >= KHZ_MIN && khz <= KHZ_MAX)
-        return khz;
+    if (fd_read_file(AT_FDCWD, path, sizeof(line), &text, NULL) == 0 && strncmp(text, boot_id, BOOT_ID_SIZE - 1) == 0) {
+        kept = strtoul(text + BOOT_ID_SIZE - 1, NULL, 10);
+        if (kept >= KHZ_MIN && kept <= KHZ_MAX)
+            return (uint32_t)kept;
+    }
     khz = tsc_khz_measure();
     n = snprintf(line, sizeof(line), "%s %" PRIu32 "\n", boot_id, khz);
     if (khz > 0 && path_make_dir(dir, NULL) == 0)
