@@ -122,7 +122,7 @@ static int reap_recordless(const char *vm_id, struct ic_error *error)
     if (r == 0)
         r = table_remove_run_dir(&entry, run_dir, error);
     if (r == 0)
-        r = table_remove(&entry, NULL, error);
+        r = table_remove_claimed(&entry, NULL, error);
     table_entry_deinit(&entry);
     return r;
 }

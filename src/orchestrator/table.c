@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -384,14 +385,33 @@ int table_end_processes(const struct table_entry *entry, const struct record *re
     return r < 0 ? ic_fail_errno(error, r, "VM '%s': its processes could not be ended", entry->vm_id) : 0;
 }
 
-int table_remove(struct table_entry *entry, const struct record *record, struct ic_error *error)
+int table_remove_claimed(struct table_entry *entry, const struct record *record, struct ic_error *error)
 {
     int r = record && record->run_dir ? table_remove_run_dir(entry, record->run_dir, error) : 0;
+    char path[PATH_SIZE];
 
+    /* The record before the rest: killed in between, we leave a directory without one, which reap knows. One with a
+     * record and without a lock would be nobody's. */
+    if (r == 0 && (size_t)snprintf(path, sizeof(path), "%s/record.json", entry->dir) < sizeof(path) &&
+            unlink(path) < 0 && errno != ENOENT)
+        r = ic_fail_errno(error, -errno, "remove %s", path);
     if (r == 0)
         r = path_remove_tree(entry->dir, error);
     table_entry_deinit(entry);
     return r;
+}
+
+int table_remove(struct table_entry *entry, const struct record *record, struct ic_error *error)
+{
+    _cleanup_(freep) char *vms = NULL;
+    _cleanup_(fd_closep) int claim_fd = -1;
+    int r = path_in(&vms, error, IC_PATH_STATE, "vms");
+
+    /* Once the directory's lock file is gone, reap may take the rest and somebody else the name: not before we are
+     * done with the path. Without the lock it is removed all the same. */
+    if (r == 0)
+        (void)lock_path(vms, LOCK_DIRECTORY, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
+    return table_remove_claimed(entry, record, error);
 }
 
 void table_free_ids(char **ids, size_t count)

@@ -3,7 +3,9 @@
  */
 #include "orchestrator/test-util.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -364,6 +366,63 @@ static void leaves_vms_of_other_versions_alone(void **state)
     record_deinit(&record);
 }
 
+/* In place of the C library's: the process dies before its nth removal. */
+static unsigned removals_left = UINT_MAX;
+
+static void count_removal(void)
+{
+    if (removals_left-- == 0)
+        (void)raise(SIGKILL);
+}
+
+int unlink(const char *path)
+{
+    count_removal();
+    return unlinkat(AT_FDCWD, path, 0);
+}
+
+int remove(const char *path)
+{
+    count_removal();
+    return unlinkat(AT_FDCWD, path, 0) == 0 ? 0 : errno == EISDIR ? unlinkat(AT_FDCWD, path, AT_REMOVEDIR) : -1;
+}
+
+/* A remover that is killed at any step leaves what the next reap removes. */
+static void survives_removers_killed_anywhere(void **state)
+{
+    for (unsigned n = 0; n < 16; n++) {
+        struct table_entry entry;
+        struct record record;
+        char path[512];
+        int log, status;
+        pid_t pid;
+
+        make_vm("removed", IC_VM_READY, false, &entry, &record);
+        (void)snprintf(path, sizeof(path), "%s/console.log", entry.dir);
+        log = open(path, O_WRONLY | O_CREAT, 0600);
+        assert_true(log >= 0);
+        fd_close(log);
+        pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            removals_left = n;
+            (void)table_end_processes(&entry, &record, NULL);
+            (void)table_remove(&entry, &record, NULL);
+            _exit(0);
+        }
+        fd_close(entry.lock_fd); /* the child has it */
+        entry.lock_fd = -1;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(table_reap(&error), 0);
+        assert_false(in_home(*state, "state/vms/removed"));
+        assert_false(in_home(*state, "run/removed"));
+        (void)process_alive(&record.monitor);
+        (void)process_alive(&record.vsock);
+        table_entry_deinit(&entry);
+        record_deinit(&record);
+    }
+}
+
 /* What lies in the runtime directory and was not made by us stays: a home directory may be named as IRONCLAW_HOME. */
 static void leaves_foreign_directories_alone(void **state)
 {
@@ -491,6 +550,7 @@ int main(void)
             cmocka_unit_test(ends_a_vm_that_is_being_made),
             cmocka_unit_test(refuses_records_too_large_to_read),
             cmocka_unit_test(leaves_vms_of_other_versions_alone),
+            cmocka_unit_test(survives_removers_killed_anywhere),
             cmocka_unit_test(leaves_foreign_directories_alone),
             cmocka_unit_test(refuses_directories_of_others),
             cmocka_unit_test(refuses_links_of_others),
