@@ -89,6 +89,24 @@ static int split_names(const char *value, size_t len, struct strlist *ret, struc
     return 0;
 }
 
+/* Behind the module: the signature, 12 bytes of which the last 4 are its length in big-endian, and the mark. */
+#define SIGNATURE_MARK      "~Module signature appended~\n"
+#define SIGNATURE_INFO_SIZE 12u
+
+size_t module_unsigned_len(const void *ko, size_t len)
+{
+    const size_t mark = sizeof(SIGNATURE_MARK) - 1;
+    const uint8_t *size;
+    size_t left, signature;
+
+    if (len < mark + SIGNATURE_INFO_SIZE || memcmp((const uint8_t *)ko + len - mark, SIGNATURE_MARK, mark) != 0)
+        return len;
+    left = len - mark - SIGNATURE_INFO_SIZE;
+    size = (const uint8_t *)ko + left + SIGNATURE_INFO_SIZE - 4;
+    signature = (size_t)size[0] << 24 | (size_t)size[1] << 16 | (size_t)size[2] << 8 | size[3];
+    return signature < left ? left - signature : len;
+}
+
 int module_depends(const void *ko, size_t len, const char *name, struct strlist *ret, struct ic_error *error)
 {
     static const char key[] = "depends=";

@@ -153,7 +153,7 @@ static int make_keys(struct recipe *recipe, const char *const parts[3], const ch
     digest_key_finish(&key, recipe->rootfs_key);
 
     digest_key_init(&key);
-    digest_key_add_str(&key, "image " BUILDER_VERSION);
+    digest_key_add_str(&key, "image " BUILDER_VERSION " initramfs 2");
     digest_key_add_str(&key, recipe->rootfs_key);
     digest_key_add_str(&key, json);
     digest_key_add_str(&key, modules);

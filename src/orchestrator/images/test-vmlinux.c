@@ -190,6 +190,26 @@ static void what_a_module_needs_is_read_from_it(void **state)
     assert_int_equal(module_depends(ko, sizeof(ko), "x.ko", &list, NULL), -IC_ERR_CORRUPT);
 }
 
+static void a_module_without_its_signature(void **state)
+{
+    static const char mark[] = "~Module signature appended~\n";
+    uint8_t ko[200] = {0};
+    const size_t end = sizeof(ko) - (sizeof(mark) - 1);
+
+    (void)state;
+    assert_int_equal(module_unsigned_len(ko, sizeof(ko)), sizeof(ko));
+    memcpy(ko + end, mark, sizeof(mark) - 1);
+    ko[end - 1] = 60;
+    assert_int_equal(module_unsigned_len(ko, sizeof(ko)), end - 12 - 60);
+    /* A length that the file does not have: nothing is cut. */
+    ko[end - 1] = (uint8_t)(end - 12);
+    assert_int_equal(module_unsigned_len(ko, sizeof(ko)), sizeof(ko));
+    ko[end - 4] = 0xff;
+    assert_int_equal(module_unsigned_len(ko, sizeof(ko)), sizeof(ko));
+    /* The mark alone. */
+    assert_int_equal(module_unsigned_len(ko + end, sizeof(mark) - 1), sizeof(mark) - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +218,7 @@ int main(void)
             cmocka_unit_test(other_compressions_are_named),
             cmocka_unit_test(an_archive_is_what_the_kernel_reads),
             cmocka_unit_test(what_a_module_needs_is_read_from_it),
+            cmocka_unit_test(a_module_without_its_signature),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
