@@ -32,6 +32,7 @@
 #define BACKSTOP_MS           10000u /* beyond a command's timeout and grace, when the guest does not keep them itself */
 #define STARTED_MS            120000u /* a guest that thrashes is slow, one that never answers is broken */
 #define STDIN_CHUNK           (64u << 10)
+#define STUCK_MS              1000u
 #define MAX_SENDING           (128u << 10) /* frames not yet sent, beyond which stdin is left alone */
 #define STATUS_TIMED_OUT      124
 #define STATUS_NOT_EXECUTABLE 126
@@ -446,12 +447,16 @@ static int pump_once(ic_exec *exec, struct ic_exec_result *ret, struct ic_error 
             {.fd = stdin_wanted ? exec->stdin_fd : -1, .events = POLLIN},
             {.fd = exec->data_left > 0 ? exec->writing->fd : -1, .events = POLLOUT},
     };
-    int n = poll(p, ARRAY_SIZE(p), deadline_poll_ms(exec->deadline)), r = 0;
+    /* While nobody reads the output the session is not read either: then the VM's end has to be looked for. */
+    uint64_t wake_up = exec->data_left > 0 ? MIN(exec->deadline, deadline_after_ms(STUCK_MS)) : exec->deadline;
+    int n = poll(p, ARRAY_SIZE(p), deadline_poll_ms(wake_up)), r = 0;
 
     if (n < 0)
         return errno == EINTR ? PUMP_MORE : ic_fail_errno(error, -errno, "poll");
     if (deadline_poll_ms(exec->deadline) == 0)
         return overdue(exec, ret, error);
+    if (n == 0 && !process_alive(&exec->record.monitor))
+        return session_fail(&exec->record, -ECONNRESET, "output that nobody reads", error);
     if (p[0].revents)
         take_wakes(exec);
     if (exec->cancelled)

@@ -367,6 +367,24 @@ static void ends_quietly_when_nobody_reads(void **state)
     close(out[0]);
 }
 
+/* The reader is there but does not read, and the VM goes away: its client must go too. */
+static void notices_the_end_behind_unread_output(void **state)
+{
+    struct ic_exec_result result;
+    struct process_id monitor = record.monitor;
+    int out[2];
+
+    assert_int_equal(pipe(out), 0);
+    record.monitor.start_ticks++; /* no such process any more */
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    assert_int_equal(run("flood", -1, out[1], -1, &result), -IC_ERR_BACKEND);
+    assert_non_null(strstr(error.message, "has ended"));
+    record.monitor = monitor;
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    close(out[0]);
+    close(out[1]);
+}
+
 static void *cancel_soon(void *arg)
 {
     usleep(20000);
@@ -439,6 +457,7 @@ int main(void)
             cmocka_unit_test(carries_bytes_both_ways),
             cmocka_unit_test(takes_files_and_closed_input),
             cmocka_unit_test(ends_quietly_when_nobody_reads),
+            cmocka_unit_test(notices_the_end_behind_unread_output),
             cmocka_unit_test(takes_signals_and_cancellation),
             cmocka_unit_test(tells_outcomes_apart),
             cmocka_unit_test(refuses_vms_that_do_not_run),
