@@ -100,6 +100,8 @@ def test_cp_tree_both_ways(t):
         assert len(before) >= 2000
         assert before.keys() == after.keys(), f"{set(before) ^ set(after)} {guest}"
         for path, what in before.items():
+            if stat.S_IFREG in what:
+                what[1] &= 0o1777  # a guest's file gets no set-id bits on the host
             assert what == after[path], f"{path}: {what} became {after[path]}"
         sparse = (t.work / "back/all-hole").stat()
         assert sparse.st_blocks * 512 < 1 << 20, "the hole was filled"
