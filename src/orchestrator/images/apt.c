@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -112,17 +111,21 @@ static int download_tick(void *userdata, struct ic_error *error)
             download->progress, download->what, MIN(bytes_in(download->dir), download->total), download->total, error);
 }
 
-/* From "'URI' file size hash", what apt-get would fetch. */
+/* From "'URI' file size hash", what apt-get would fetch; 0 when it says something else. */
 static int download_size(const char *package, uint64_t *ret, struct ic_error *error)
 {
     const char *const argv[] = {"apt-get", "--print-uris", "download", package, NULL};
     _cleanup_(buf_deinit) struct buf output = {0};
-    unsigned long long size = 0;
+    const char *field;
     int r = capture(argv, &output, error);
 
-    if (r == 0 && sscanf((const char *)output.data, "'%*[^']' %*s %llu", &size) == 1)
-        *ret = size;
-    return r;
+    if (r < 0)
+        return r;
+    field = strrchr((const char *)output.data, '\'');
+    for (unsigned i = 0; field && i < 2; i++)
+        field = strchr(field + 1, ' ');
+    *ret = field ? strtoull(field, NULL, 10) : 0;
+    return 0;
 }
 
 static int find_deb(const char *dir_path, char **ret, struct ic_error *error)
@@ -169,7 +172,7 @@ int apt_download(const char *package, const char *dir, const struct progress *pr
         r = ic_fail_errno(error, -errno, "%s", into);
     if (r == 0)
         r = download_size(package, &download.total, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     download.dir = into;
     download.what = what;

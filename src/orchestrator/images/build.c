@@ -124,9 +124,9 @@ static int fill_part(const char *dir, enum manifest_part part, struct manifest *
 
     if (r == 0)
         r = text_format(&what, error, "digest of %s", manifest_part_file[part]);
-    return r < 0 ? r
-                 : digest_file(path, progress, what, manifest->parts[part].sha256, &manifest->parts[part].size_bytes,
-                           error);
+    return r != 0 ? r
+                  : digest_file(path, progress, what, manifest->parts[part].sha256, &manifest->parts[part].size_bytes,
+                            error);
 }
 
 static void set_kernel(struct manifest *manifest, const struct kernel *kernel)
@@ -147,7 +147,7 @@ static int add_kernel(const char *dir, const struct kernel *kernel, struct ic_er
 
     if (r == 0)
         r = text_format(&to, error, "%s/%s", dir, manifest_part_file[PART_KERNEL]);
-    return r < 0 ? r : store_link_file(from, to, error);
+    return r != 0 ? r : store_link_file(from, to, error);
 }
 
 static int add_initramfs(
@@ -161,7 +161,7 @@ static int add_initramfs(
         r = digest_file(agent, NULL, "", manifest->agent_sha256, NULL, error);
     if (r == 0)
         r = text_format(&to, error, "%s/%s", dir, manifest_part_file[PART_INITRAMFS]);
-    return r < 0 ? r : initramfs_build(agent, kernel, to, error);
+    return r != 0 ? r : initramfs_build(agent, kernel, to, error);
 }
 
 int build_finish(struct workdir *workdir, const char *name, const struct kernel *kernel, struct manifest *manifest,
@@ -187,7 +187,7 @@ int build_finish(struct workdir *workdir, const char *name, const struct kernel 
         r = manifest_format(manifest, &json, &len, error);
     if (r == 0)
         r = text_format(&path, error, "%s/manifest.json", workdir->path);
-    if (r < 0)
+    if (r != 0)
         return r;
     r = fd_write_file_atomic(AT_FDCWD, path, json, len, 0600);
     if (r < 0)
@@ -230,7 +230,7 @@ static int unchanged(const struct previous *previous, const struct recipe *recip
 
     if (r == 0)
         r = digest_file(agent, NULL, "", sha256, NULL, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     *ret = previous->loaded && strcmp(previous->manifest.recipe_key, recipe->key) == 0 &&
            strcmp(previous->manifest.rootfs_key, recipe->rootfs_key) == 0 &&
@@ -294,7 +294,7 @@ static int build(const char *name, const struct recipe *recipe, const struct ker
     r = build_copy_env(recipe->env, &manifest.env, error);
     if (r == 0)
         r = add_rootfs(workdir.path, recipe, force, &manifest, progress, error);
-    return r < 0 ? r : build_finish(&workdir, name, kernel, &manifest, progress, error);
+    return r != 0 ? r : build_finish(&workdir, name, kernel, &manifest, progress, error);
 }
 
 /* "base:today" is made from the recipe "base". */
@@ -324,7 +324,7 @@ int ic_image_build(const struct ic_image_build_options *options, bool *ret_built
 
     if (r == 0)
         r = store_lock_build(STORE_IMAGES, &progress, &lock_fd, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     load_previous(name, &previous);
     kind = options->kernel ? options->kernel : recipe.kernel;
@@ -332,7 +332,7 @@ int ic_image_build(const struct ic_image_build_options *options, bool *ret_built
     r = kernel_ensure(kind, options->force && strcmp(kind, "debian") == 0, &progress, &kernel, &made, error);
     if (r == 0)
         r = unchanged(&previous, &recipe, &kernel, &same, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (!same || options->force)
         r = build(name, &recipe, &kernel, options->force, &progress, error);

@@ -65,7 +65,7 @@ static int lock_object(const char *name, char **ret_object, int *ret_fd, struct 
 
         if (r == 0)
             r = store_path(STORE_IMAGES, object, NULL, &path, error);
-        if (r < 0)
+        if (r != 0)
             return r;
         fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0 && errno != ENOENT)
@@ -107,7 +107,7 @@ static int fill(struct image *image, const char *object, struct manifest *manife
 
         if (r == 0)
             r = store_path(STORE_IMAGES, object, manifest_part_file[i], paths[i], error);
-        if (r < 0)
+        if (r != 0)
             return r;
     }
     memcpy(image->digest, object, DIGEST_HEX_LEN + 1);
@@ -133,7 +133,7 @@ int image_open(const char *name, struct image *ret, struct ic_error *error)
     r = build_load_manifest(object, &manifest, error);
     if (r == 0)
         r = fill(&image, object, &manifest, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     *ret = image;
     image = (struct image){.lock_fd = -1};
@@ -215,7 +215,7 @@ int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error)
         r = store_path(STORE_IMAGES, object, NULL, &dir, error);
     if (r == 0)
         r = manifest_format(&manifest, &text, &len, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     root = json_pack("{s:s, s:s, s:I, s:I, s:o}", "digest", object, "path", dir, "size_bytes",
             (json_int_t)total_bytes(&manifest), "created_unix_ms", (json_int_t)created_ms(object), "manifest",
@@ -269,7 +269,7 @@ int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, s
 
     if (r == 0)
         r = build_load_manifest(object, &manifest, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     build_remedy(&manifest, remedy, sizeof(remedy));
     for (unsigned i = 0; i < PART_COUNT; i++) {
@@ -280,7 +280,7 @@ int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, s
             r = store_path(STORE_IMAGES, object, manifest_part_file[i], &path, error);
         if (r == 0)
             r = digest_file(path, &report, manifest_part_file[i], digest, NULL, error);
-        if (r < 0)
+        if (r != 0)
             return r;
         if (strcmp(digest, manifest.parts[i].sha256) != 0)
             return ic_fail(error, IC_ERR_CORRUPT, "image %s: %s is corrupted (sha256 %.12s, recorded %.12s); %s", name,

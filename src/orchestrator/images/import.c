@@ -15,13 +15,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "orchestrator/images/build.h"
 #include "orchestrator/images/import.h"
@@ -41,15 +41,6 @@ static void archive_closep(struct archive **a)
 {
     if (*a)
         (void)archive_read_free(*a);
-}
-
-/* What was not closed has failed: without that word libarchive would fill a file that was begun up with zeroes. */
-static void archive_write_closep(struct archive **a)
-{
-    if (!*a)
-        return;
-    (void)archive_write_fail(*a);
-    (void)archive_write_free(*a);
 }
 
 static int open_archive(const char *path, struct archive **ret, struct ic_error *error)
@@ -183,8 +174,54 @@ static int clean_entry(struct archive_entry *entry, const char *path, struct ic_
 /* The file that is written, and the directory that it is in. */
 struct sink {
     struct archive *archive;
-    const char *path, *dir;
+    const char *path;
+    char *dir;
+    int fd;
+    bool abandoned;
 };
+
+static la_ssize_t sink_write(struct archive *a, void *userdata, const void *data, size_t len)
+{
+    const struct sink *sink = userdata;
+    int r = sink->abandoned ? -ECANCELED : fd_write_all(sink->fd, data, len, DEADLINE_NEVER);
+
+    if (r == 0)
+        return (la_ssize_t)len;
+    archive_set_error(a, -r, "%s", strerror(-r));
+    return -1;
+}
+
+/* libarchive ends a file that was begun by filling it up with zeroes, whatever size it claims to have; a sink that
+ * takes nothing more ends that at once, and frees all (archive_write_fail would leak). */
+static void sink_deinit(struct sink *sink)
+{
+    sink->abandoned = true;
+    if (sink->archive)
+        (void)archive_write_free(sink->archive);
+    fd_close(sink->fd);
+    free(sink->dir);
+}
+
+static int sink_open(struct sink *sink, const char *path, struct ic_error *error)
+{
+    const char *slash = strrchr(path, '/');
+    int r = text_format(&sink->dir, error, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+
+    if (r < 0)
+        return r;
+    sink->path = path;
+    sink->archive = archive_write_new();
+    if (!sink->archive)
+        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    sink->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (sink->fd < 0)
+        return ic_fail_errno(error, -errno, "%s", path);
+    (void)archive_write_set_format_pax_restricted(sink->archive);
+    (void)archive_write_set_options(sink->archive, "hdrcharset=BINARY");
+    if (archive_write_open(sink->archive, sink, NULL, sink_write, NULL) != ARCHIVE_OK)
+        return ic_fail_errno(error, -archive_errno(sink->archive), "%s", path);
+    return 0;
+}
 
 static int put_data(const struct sink *to, const void *data, size_t len, struct ic_error *error)
 {
@@ -221,41 +258,34 @@ static int copy_data(struct archive *from, const struct sink *to, const char *pa
 
 int import_clean_tar(const char *path, const char *to_path, const struct progress *progress, struct ic_error *error)
 {
-    _cleanup_(fd_closep) int fd = -1;
     _cleanup_(archive_closep) struct archive *from = NULL;
-    _cleanup_(archive_write_closep) struct archive *to = archive_write_new();
-    _cleanup_(freep) char *dir = strdup(to_path);
-    const struct sink sink = {.archive = to, .path = to_path, .dir = dir ? dirname(dir) : NULL};
+    _cleanup_(sink_deinit) struct sink to = {.fd = -1};
     struct archive_entry *entry;
     struct stat st;
     uint64_t entries = 0;
-    int r = to && dir ? open_archive(path, &from, error) : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    int r = open_archive(path, &from, error);
 
-    if (r < 0)
+    if (r == 0)
+        r = sink_open(&to, to_path, error);
+    if (r != 0)
         return r;
     if (stat(path, &st) < 0)
         return ic_fail_errno(error, -errno, "%s", path);
-    (void)archive_write_set_format_pax_restricted(to);
-    (void)archive_write_set_options(to, "hdrcharset=BINARY");
-    fd = open(to_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0)
-        return ic_fail_errno(error, -errno, "%s", to_path);
-    if (archive_write_open_fd(to, fd) != ARCHIVE_OK)
-        return ic_fail_errno(error, -archive_errno(to), "%s", to_path);
     while ((r = archive_read_next_header(from, &entry)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
         r = progress_report(
                 progress, "reading the archive", (uint64_t)archive_filter_bytes(from, -1), (uint64_t)st.st_size, error);
         if (r == 0)
-            r = path_check_room(sink.dir, error);
+            r = path_check_room(to.dir, error);
         if (r == 0)
             r = clean_entry(entry, path, error);
         if (r < 0)
             return r;
         if (r > 0)
             continue;
-        if (archive_write_header(to, entry) < ARCHIVE_WARN)
-            return ic_fail_errno(error, -archive_errno(to), "%s: '%.200s'", to_path, archive_entry_pathname(entry));
-        r = archive_entry_size(entry) > 0 ? copy_data(from, &sink, path, error) : 0;
+        if (archive_write_header(to.archive, entry) < ARCHIVE_WARN)
+            return ic_fail_errno(
+                    error, -archive_errno(to.archive), "%s: '%.200s'", to_path, archive_entry_pathname(entry));
+        r = archive_entry_size(entry) > 0 ? copy_data(from, &to, path, error) : 0;
         if (r < 0)
             return r;
         entries++;
@@ -264,8 +294,8 @@ int import_clean_tar(const char *path, const char *to_path, const struct progres
         return ic_fail(error, IC_ERR_CORRUPT, "%s: %s", path, archive_error_string(from));
     if (entries == 0)
         return ic_fail(error, IC_ERR_INVALID, "%s: no files in it", path);
-    if (archive_write_close(to) != ARCHIVE_OK)
-        return ic_fail_errno(error, -archive_errno(to), "%s", to_path);
+    if (archive_write_close(to.archive) != ARCHIVE_OK)
+        return ic_fail_errno(error, -archive_errno(to.archive), "%s", to_path);
     return 0;
 }
 
@@ -339,7 +369,7 @@ static int unpack_oci(const char *path, enum source source, const char *dir, con
         r = text_format(&layout, error, "%s/oci:image", dir);
     if (r == 0)
         r = text_format(&bundle, error, "%s/bundle", dir);
-    if (r < 0)
+    if (r != 0)
         return r;
     const char *const copy[] = {"skopeo", "copy", "--quiet", "--insecure-policy", "--tmpdir", dir, from, to, NULL};
     const char *const inspect[] = {"skopeo", "inspect", "--config", to, NULL};
@@ -351,7 +381,7 @@ static int unpack_oci(const char *path, enum source source, const char *dir, con
         r = take_config((const char *)config.data, config.len, manifest, error);
     if (r == 0)
         r = run_step(unpack, &(struct step){progress, "unpacking the layers", dir}, NULL, true, error);
-    return r < 0 ? r : text_format(ret_tree, error, "%s/rootfs", bundle);
+    return r != 0 ? r : text_format(ret_tree, error, "%s/rootfs", bundle);
 }
 
 static int unpack_tar(
@@ -371,7 +401,7 @@ static int unpack_tar(
     }
     if (r == 0 && unlink(tar) < 0)
         r = ic_fail_errno(error, -errno, "%s", tar);
-    return r < 0 ? r : text_format(ret_tree, error, "%s/root", dir);
+    return r != 0 ? r : text_format(ret_tree, error, "%s/root", dir);
 }
 
 /* An image directory holds its parts and nothing else. */
@@ -406,7 +436,7 @@ static int import(const char *path, enum source source, const char *name, const 
         r = rootfs_pack(tree, workdir.path, IMPORT_EPOCH, progress, error);
     if (r == 0)
         r = remove_leftovers(workdir.path, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     memcpy(manifest.rootfs_key, BUILD_KEY_IMPORTED, sizeof(manifest.rootfs_key));
     return build_finish(&workdir, name, kernel, &manifest, progress, error);
@@ -434,5 +464,5 @@ int ic_image_import(const char *path, const struct ic_image_import_options *opti
         r = store_lock_build(STORE_IMAGES, &progress, &lock_fd, error);
     if (r == 0)
         r = kernel_ensure(options->kernel ? options->kernel : "debian", false, &progress, &kernel, &made, error);
-    return r < 0 ? r : import(absolute, source, options->name, &kernel, &progress, error);
+    return r != 0 ? r : import(absolute, source, options->name, &kernel, &progress, error);
 }

@@ -86,7 +86,7 @@ int initramfs_build(const char *agent_path, const struct kernel *kernel, const c
     r = add_file(&cpio, "init", 0755, agent_path, error);
     if (r == 0)
         r = add_modules(&cpio, kernel, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     cpio_finish(&cpio);
     if (archive.error)

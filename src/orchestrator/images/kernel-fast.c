@@ -114,7 +114,7 @@ static int find_source(
         r = ic_fail_errno(error, -errno, "%s", unpacked);
     if (r == 0)
         r = apt_unpack(deb, unpacked, progress, error);
-    return r < 0 ? r : text_format(ret, error, "%s/usr/src/" SOURCE_TAR, unpacked);
+    return r != 0 ? r : text_format(ret, error, "%s/usr/src/" SOURCE_TAR, unpacked);
 }
 
 static int unpack_source(struct build *build, const char *tar, struct ic_error *error)
@@ -188,7 +188,7 @@ static int configure(struct build *build, const char *fragment, struct ic_error 
     build->what = "configuring the kernel";
     if (r == 0)
         r = run_make(build, "-j1", "tinyconfig", error);
-    if (r < 0)
+    if (r != 0)
         return r;
     fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
     r = fd < 0 ? -errno : fd_write_all(fd, fragment, strlen(fragment), DEADLINE_NEVER);
@@ -230,7 +230,7 @@ static int take_result(const struct build *build, const char *dir, struct kernel
         r = text_format(&modules, error, "%s/modules", dir);
     if (r == 0)
         r = text_format(&path, error, "%s/include/config/kernel.release", build->source);
-    if (r < 0)
+    if (r != 0)
         return r;
     const char *const strip[] = {"objcopy", "-S", "-R", ".comment", from, to, NULL};
     r = subprocess_run(&(struct subprocess){.argv = strip, .package = "binutils"}, error);
@@ -263,7 +263,7 @@ int kernel_make_fast(const struct workdir *workdir, const char *fragment, const 
         r = text_format(&source, error, "%s/source", workdir->path);
     if (r == 0 && mkdir(source, 0700) < 0)
         r = ic_fail_errno(error, -errno, "%s", source);
-    if (r < 0)
+    if (r != 0)
         return r;
     build.source = source;
     (void)snprintf(ret->kind, sizeof(ret->kind), "fast");
@@ -274,5 +274,5 @@ int kernel_make_fast(const struct workdir *workdir, const char *fragment, const 
         r = configure(&build, fragment, error);
     if (r == 0)
         r = compile(&build, error);
-    return r < 0 ? r : take_result(&build, workdir->path, ret, error);
+    return r != 0 ? r : take_result(&build, workdir->path, ret, error);
 }

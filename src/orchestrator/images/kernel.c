@@ -122,7 +122,7 @@ static int write_json(const struct kernel *kernel, const char *dir, struct ic_er
     text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     if (r == 0 && !text)
         r = ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
-    if (r < 0)
+    if (r != 0)
         return r;
     r = fd_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600);
     return r < 0 ? ic_fail_errno(error, r, "%s", path) : 0;
@@ -274,7 +274,7 @@ static int make(const char *kind, const char *key, const char *fragment, const s
         r = tidy(workdir.path, error);
     if (r == 0)
         r = text_format(&object, error, "%s-%s-%.12s", kind, kernel->release, kernel->sha256);
-    return r < 0 ? r : workdir_commit(&workdir, object, kind, error);
+    return r != 0 ? r : workdir_commit(&workdir, object, kind, error);
 }
 
 /* Loaded, whole, and made from what the recipes say now. */

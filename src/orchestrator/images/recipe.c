@@ -183,7 +183,7 @@ static int load(const char *name, struct recipe *ret, struct ic_error *error)
         r = recipe_read_file("initramfs/modules", &modules, NULL, NULL, error);
     if (r == 0)
         r = strlist_parse(texts[1], paths[1], &ret->packages, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     ret->customize_path = TAKE_PTR(paths[2]);
     ret->excludes_path = TAKE_PTR(paths[3]);

@@ -49,7 +49,7 @@ static int write_sources(const char *path, struct ic_error *error)
 
     if (r == 0)
         r = text_format(&text, error, "%s\n", sources);
-    if (r < 0)
+    if (r != 0)
         return r;
     r = fd_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0644);
     return r < 0 ? ic_fail_errno(error, r, "%s", path) : 0;
@@ -68,7 +68,7 @@ static int make_tmpdir(const char *dir, char **ret, struct ic_error *error)
     r = text_format(&path, error, "%s/tmp", dir);
     if (r == 0 && mkdir(path, 0755) < 0)
         r = ic_fail_errno(error, -errno, "%s", path);
-    return r < 0 ? r : text_format(ret, error, "TMPDIR=%s", path);
+    return r != 0 ? r : text_format(ret, error, "TMPDIR=%s", path);
 }
 
 static int bootstrap(const struct recipe *recipe, const char *dir, const char *sources, const char *tar,
@@ -96,7 +96,7 @@ static int bootstrap(const struct recipe *recipe, const char *dir, const char *s
         r = text_format(&epoch, error, "SOURCE_DATE_EPOCH=%lld", (long long)recipe->source_date_epoch);
     if (r == 0)
         r = make_tmpdir(dir, &tmpdir, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     /* Cleaning up after apt is left to the hook: mmdebstrap's own way gives the directories one owner or another,
      * depending on whether apt's user could enter them. */
@@ -140,7 +140,7 @@ int rootfs_pack(
 
     if (r == 0)
         r = text_format(&stamp, error, "-T%lld", (long long)epoch);
-    if (r < 0)
+    if (r != 0)
         return r;
     const char *const argv[] = {"mkfs.erofs", "--quiet", "-x-1", EROFS_UUID, stamp, image, tree, NULL};
     r = userns_run(
@@ -171,7 +171,7 @@ int rootfs_build(const struct recipe *recipe, const char *dir, const struct prog
         r = bootstrap(recipe, dir, sources, tar, progress, error);
     if (r == 0)
         r = rootfs_unpack_tar(tar, dir, progress, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (unlink(tar) < 0 || unlink(sources) < 0)
         return ic_fail_errno(error, -errno, "%s", dir);

@@ -142,7 +142,7 @@ static int lock(enum store_kind store, char **ret_path, int *ret_fd, struct ic_e
         r = path_make_dir(names, error);
     if (r == 0)
         r = text_format(&file, error, "%s/.lock", path);
-    if (r < 0)
+    if (r != 0)
         return r;
     fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
@@ -236,7 +236,7 @@ static int set_name(const char *store, const char *name, const char *object, str
         r = text_format(&tmp, error, "%s/names/.new", store);
     if (r == 0)
         r = text_format(&target, error, "../%s", object);
-    if (r < 0)
+    if (r != 0)
         return r;
     (void)unlink(tmp);
     if (symlink(target, tmp) < 0 || rename(tmp, link) < 0) {
@@ -255,7 +255,7 @@ int workdir_commit(struct workdir *workdir, const char *object, const char *name
 
     if (r == 0)
         r = text_format(&to, error, "%s/%s", path, object);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (fsync(workdir->lock_fd) < 0)
         return ic_fail_errno(error, -errno, "%s", workdir->path);
@@ -281,7 +281,7 @@ int store_lock_build(enum store_kind store, const struct progress *progress, int
 
     if (r == 0)
         r = text_format(&file, error, "%s/.build", path);
-    if (r < 0)
+    if (r != 0)
         return r;
     fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
@@ -308,7 +308,7 @@ int store_remove_name(enum store_kind store, const char *name, struct ic_error *
 
     if (r == 0)
         r = text_format(&link, error, "%s/names/%s", path, name);
-    if (r < 0)
+    if (r != 0)
         return r;
     if (unlink(link) < 0)
         return ic_fail_errno(error, -errno, "%s", link);

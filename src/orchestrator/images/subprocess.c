@@ -20,8 +20,6 @@
 #define TAIL_BYTES    4096
 #define SUMMARY_BYTES 600 /* of it in a message */
 
-extern char **environ;
-
 /* The end of what a tool wrote on stderr. */
 struct tail {
     char data[TAIL_BYTES + 1];
@@ -237,7 +235,7 @@ static int follow(struct running *run, int *ret_wstatus, struct ic_error *error)
             r = take_output(run, &run->err, error);
         if (r == 0 && run->process->tick)
             r = run->process->tick(run->process->userdata, error);
-        if (r < 0)
+        if (r != 0)
             return r;
         if (gone && n <= 0)
             return 0;
@@ -339,7 +337,7 @@ int subprocess_run(const struct subprocess *process, struct ic_error *error)
     r = subprocess_find(process->argv[0], process->package, &path, error);
     if (r == 0)
         r = make_env(process->env, &env, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     r = start(&run, path, env, error);
     if (r == 0) {

@@ -52,14 +52,15 @@ static bool exists(const char *object)
     return access(path, F_OK) == 0;
 }
 
-/* Makes the image `name` whose root file system ends in `salt`. */
-static void make_image(const char *name, const char *salt)
+/* Makes the image `name` whose root file system has the byte `salt`. */
+static void make_image(const char *name, char salt)
 {
     struct workdir workdir = WORKDIR_NONE;
     struct kernel kernel = {.kind = "debian", .release = "6.1.0", .version = "6.1.0-1", .devices = "acpi"};
     struct manifest manifest = {.recipe_key = BUILD_KEY_IMPORTED, .rootfs_key = BUILD_KEY_IMPORTED};
     Elf64_Ehdr ehdr = {.e_machine = EM_X86_64, .e_type = ET_EXEC};
     struct ic_error error = {0};
+    static const uint8_t magic[] = {0xe2, 0xe1, 0xf5, 0xe0};
     uint8_t erofs[2048] = {0};
 
     kernel.dir = home;
@@ -68,8 +69,8 @@ static void make_image(const char *name, const char *salt)
     write_in(home, "vmlinux", &ehdr, sizeof(ehdr));
     digest_bytes(&ehdr, sizeof(ehdr), kernel.sha256);
     kernel.size_bytes = sizeof(ehdr);
-    memcpy(erofs + 1024, "\xe2\xe1\xf5\xe0", 4);
-    memcpy(erofs + 1500, salt, strlen(salt));
+    memcpy(erofs + 1024, magic, sizeof(magic));
+    erofs[1500] = (uint8_t)salt;
     assert_int_equal(workdir_make(STORE_IMAGES, &workdir, &error), 0);
     write_in(workdir.path, "rootfs.erofs", erofs, sizeof(erofs));
     assert_int_equal(build_finish(&workdir, name, &kernel, &manifest, NULL, &error), 0);
@@ -90,13 +91,13 @@ static void the_same_parts_give_the_same_digest(void **state)
 {
     char first[65], second[65];
 
-    make_image("one", "a");
+    make_image("one", 'a');
     digest_of("one", first);
-    make_image("one", "b");
+    make_image("one", 'b');
     digest_of("one", second);
     assert_string_not_equal(first, second);
     assert_false(exists(first));
-    make_image("one", "a");
+    make_image("one", 'a');
     digest_of("one", second);
     assert_string_equal(first, second);
     assert_int_equal(ic_image_remove("one", false, NULL), 0);
@@ -112,8 +113,8 @@ static void images_are_found_by_name_digest_and_prefix(void **state)
     size_t count = 0;
     char *json = NULL;
 
-    make_image("two", "a");
-    make_image("two:tag", "b");
+    make_image("two", 'a');
+    make_image("two:tag", 'b');
     digest_of("two", digest);
     (void)snprintf(prefix, sizeof(prefix), "%.10s", digest);
     assert_int_equal(image_open(prefix, &image, &error), 0);
@@ -152,7 +153,7 @@ static void damaged_parts_are_named(void **state)
     char digest[65], path[256];
     int fd;
 
-    make_image("three", "a");
+    make_image("three", 'a');
     digest_of("three", digest);
     assert_int_equal(ic_image_verify("three", NULL, NULL, &error), 0);
     (void)snprintf(path, sizeof(path), "%s/data/images/%s/rootfs.erofs", home, digest);
@@ -180,7 +181,7 @@ static void damaged_parts_are_named(void **state)
     fd_close(fd);
     assert_int_equal(image_open("three", &image, &error), -IC_ERR_CORRUPT);
     /* A damaged image is mended by building it again, and can be removed. */
-    make_image("three", "a");
+    make_image("three", 'a');
     assert_int_equal(ic_image_verify("three", NULL, NULL, &error), 0);
     assert_int_equal(ic_image_remove("three", false, &error), 0);
 }
@@ -190,14 +191,14 @@ static void an_open_image_stays_until_it_is_closed(void **state)
     struct image image = {.lock_fd = -1};
     char digest[65];
 
-    make_image("four", "a");
+    make_image("four", 'a');
     assert_int_equal(image_open("four", &image, NULL), 0);
     memcpy(digest, image.digest, sizeof(digest));
     assert_int_equal(ic_image_remove("four", false, NULL), 0);
     assert_true(exists(digest));
     image_deinit(&image);
     /* The next change removes it. */
-    make_image("five", "b");
+    make_image("five", 'b');
     assert_false(exists(digest));
     assert_int_equal(ic_image_remove("five", false, NULL), 0);
 }
@@ -211,7 +212,7 @@ static void what_a_killed_build_left_is_removed(void **state)
     assert_int_equal(workdir_make(STORE_IMAGES, &running, NULL), 0);
     assert_int_equal(mkdir(path, 0700), 0);
     write_in(path, "rootfs.tar", "x", 1);
-    make_image("six", "a");
+    make_image("six", 'a');
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(access(running.path, F_OK), 0);
     workdir_drop(&running);
@@ -224,13 +225,13 @@ static void names_that_lead_elsewhere_are_refused(void **state)
     struct image image = {.lock_fd = -1};
     char path[256];
 
-    make_image("seven", "a");
+    make_image("seven", 'a');
     (void)snprintf(path, sizeof(path), "%s/data/images/names/evil", home);
     for (size_t i = 0; i < ARRAY_SIZE(targets) - 1; i++) {
         assert_int_equal(symlink(targets[i], path), 0);
         assert_true(image_open("evil", &image, NULL) < 0);
         /* Neither does such a name cost other images anything. */
-        make_image("eight", "b");
+        make_image("eight", 'b');
         assert_int_equal(ic_image_remove("eight", false, NULL), 0);
         assert_int_equal(ic_image_verify("seven", NULL, NULL, NULL), 0);
         assert_int_equal(unlink(path), 0);
