@@ -77,6 +77,9 @@ def attack(t, program, seconds, finishes=None, user="root"):
             text = b"".join(output).decode("utf-8", "replace")
             if child.returncode == 0 and finishes not in text:
                 raise Failure(f"the attack did not do its work: {text[-500:]}")
+    if not finishes:
+        child.stdout.close()
+        child.stdout = None
     until(lambda: child.poll() is not None, 20, "the end of exec after its VM is gone")
 
 

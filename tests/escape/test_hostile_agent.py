@@ -4,7 +4,7 @@
 import json
 import os
 
-from harness import FAILED, ROOT, build_static, newc
+from harness import FAILED, ROOT, build_static, initramfs_with
 
 WIRE = [str(ROOT / "src" / name) for name in
         ("wire/frame.c", "wire/messages.c", "wire/reader.c", "wire/state.c", "base/buf.c")]
@@ -15,10 +15,8 @@ def configure(t, mode):
     source = ROOT / "tests/escape/guest/hostile_agent.c"
     agent = build_static(source, t.build / "tests/hostile-agent", "-D_GNU_SOURCE", f"-I{ROOT}/src", *WIRE)
     image = (t.home / "data/images/names/base").resolve()
-    initrd = t.work / "initramfs"
-    base = (image / "initramfs").read_bytes()
-    initrd.write_bytes(base + b"\0" * (-len(base) % 4) + newc({"init": (0o100755, agent.read_bytes()),
-                                                              "mode": (0o100644, mode.encode())}))
+    initrd = initramfs_with(image, {"init": (0o100755, agent.read_bytes()), "mode": (0o100644, mode.encode())},
+                            t.work / "initramfs")
     config = t.work / "config.json"
     config.write_text(json.dumps({**t.config, "initrd_path": str(initrd), "boot_timeout_ms": 15000}))
     return config
@@ -76,6 +74,7 @@ def test_lies_in_cp(t):
         t.ic("run", "--keep", "--name", "h", "--config", configure(t, mode), rc=0)
         result = t.ic("cp", "h:/tree", target / "tree", timeout=60)
         t.ic("rm", "-f", "h", rc=0)
+        assert "/tree" not in result.errors or "no such" not in result.errors.lower(), f"the real agent: {result}"
         assert result.rc == FAILED, f"{mode}: {result}"
         check_message(result)
         assert os.listdir(t.work / mode) == ["in"], f"{mode} wrote outside of the target"

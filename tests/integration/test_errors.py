@@ -162,7 +162,7 @@ def test_runtime_path_too_long(t):
     home = t.work / ("long" * 25)
     home.mkdir()
     (home / "data").symlink_to((t.home / "data").resolve())
-    t.error(*RUN, status=FAILED, words=["socket", "107", "IRONCLAW_HOME"], env={"IRONCLAW_HOME": str(home)})
+    t.error(*RUN, status=FAILED, words=["socket", "108", "IRONCLAW_HOME"], env={"IRONCLAW_HOME": str(home)})
     shutil.rmtree(home / "run", ignore_errors=True)
     shutil.rmtree(home / "state", ignore_errors=True)
 
