@@ -31,6 +31,7 @@
 #define KILL_GRACE_MS         2000u
 #define BACKSTOP_MS           10000u /* beyond a command's timeout and grace, when the guest does not keep them itself */
 #define STARTED_MS            120000u /* a guest that thrashes is slow, one that never answers is broken */
+#define STARTED_BACKSTOP_MS   30000u  /* the same, for a command with a timeout: beyond that and its grace */
 #define STDIN_CHUNK           (64u << 10)
 #define STUCK_MS              1000u
 #define MAX_SENDING           (128u << 10) /* frames not yet sent, beyond which stdin is left alone */
@@ -188,6 +189,13 @@ static int exec_new(ic_exec **ret, ic_vm *vm, const struct ic_exec_options *o, s
     return 0;
 }
 
+static uint64_t start_limit_ms(uint32_t timeout_ms)
+{
+    uint64_t limit = (uint64_t)timeout_ms + KILL_GRACE_MS + STARTED_BACKSTOP_MS;
+
+    return timeout_ms == 0 ? STARTED_MS : MIN(limit, (uint64_t)STARTED_MS);
+}
+
 int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec **ret, struct ic_error *error)
 {
     _cleanup_(buf_deinit) struct buf request = {0};
@@ -209,7 +217,7 @@ int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec *
         ic_exec_free(exec);
         return r;
     }
-    exec->deadline = deadline_after_ms(STARTED_MS);
+    exec->deadline = deadline_after_ms(start_limit_ms(exec->timeout_ms));
     *ret = exec;
     return 0;
 }

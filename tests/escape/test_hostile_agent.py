@@ -61,9 +61,11 @@ def test_lies_in_exec(t):
 
 
 def test_silence_in_exec(t):
-    """A limit of time holds although the agent that should keep it does not."""
-    result = t.ic("run", "--timeout", "2s", "--config", configure(t, "exec-silent"), "--", "true", timeout=60)
-    assert result.rc in (124, FAILED), result
+    """A limit of time holds although the agent that should keep it does not, before and after the start."""
+    for mode in ("exec-stuck", "exec-silent"):
+        result = t.ic("run", "--timeout", "1s", "--config", configure(t, mode), "--", "true", timeout=60)
+        assert result.rc in (124, FAILED), result
+        check_message(result)
 
 
 def test_lies_in_cp(t):

@@ -154,9 +154,11 @@ static void serve_exec(int fd)
         wire_put_exit(&b, &e);
         patch(&b, "\x4d", "\xff\xff\xff");
     }
+    if (is("exec-stuck"))
+        wire_put_started(&b, 2);
     flush(fd, &b);
     buf_deinit(&b);
-    if (is("exec-silent"))
+    if (is("exec-silent") || is("exec-stuck"))
         pause();
 }
 
