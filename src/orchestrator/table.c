@@ -432,6 +432,7 @@ int table_ids(char ***ret, size_t *ret_count, struct ic_error *error)
     struct dirent *entry;
     char **ids = NULL;
     size_t count = 0;
+    struct stat st;
     DIR *dir;
     int r = path_in(&vms, error, IC_PATH_STATE, "vms");
 
@@ -447,7 +448,9 @@ int table_ids(char ***ret, size_t *ret_count, struct ic_error *error)
     while (dir && r == 0 && (entry = readdir(dir))) {
         char **grown;
 
-        if (!path_vm_id_ok(entry->d_name))
+        /* A VM is a directory; whatever else lies here is not ours. */
+        if (!path_vm_id_ok(entry->d_name) || fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+                !S_ISDIR(st.st_mode))
             continue;
         grown = realloc(ids, (count + 1) * sizeof(*ids));
         if (grown)
