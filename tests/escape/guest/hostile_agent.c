@@ -223,13 +223,19 @@ static void serve_session(int fd)
     }
 }
 
-static void serve(void)
+/* Before READY is sent, or the host may come too early. */
+static int open_listener(void)
 {
     struct sockaddr_vm addr = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = WIRE_AGENT_PORT};
     int listener = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     if (bind(listener, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(listener, 16) < 0)
-        return;
+        return -1;
+    return listener;
+}
+
+static void serve(int listener)
+{
     for (;;) {
         int fd = accept(listener, NULL, NULL);
 
@@ -278,7 +284,7 @@ static void ready(void)
 
 int main(void)
 {
-    int fd;
+    int fd, listener;
 
     mkdir("/proc", 0755);
     mkdir("/dev", 0755);
@@ -290,8 +296,9 @@ int main(void)
     load_modules();
     if (is("power-off"))
         reboot(RB_POWER_OFF);
-    if (fork() == 0) {
-        serve();
+    listener = open_listener();
+    if (listener >= 0 && fork() == 0) {
+        serve(listener);
         _exit(0);
     }
     ready();
