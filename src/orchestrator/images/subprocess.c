@@ -7,16 +7,16 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/images/guard.h"
 #include "orchestrator/images/text.h"
 
 #define TICK_MS       100
-#define TERM_WAIT_MS  5000
+#define END_WAIT_MS   10000
 #define TAIL_BYTES    4096
 #define SUMMARY_BYTES 600 /* of it in a message */
 
@@ -28,7 +28,7 @@ struct tail {
 
 struct running {
     const struct subprocess *process;
-    pid_t pid;
+    pid_t pid;    /* the guard's */
     int out, err; /* read ends; -1 once closed */
     char line[1024];
     size_t line_len;
@@ -91,33 +91,6 @@ static int make_env(const char *const *extra, const char ***ret, struct ic_error
     }
     *ret = env;
     return 0;
-}
-
-/* After fork: only async-signal-safe calls, as the caller may have threads. */
-static _noreturn_ void child(const struct subprocess *process, const char *path, const char **env, pid_t parent,
-        int out, int err, int report)
-{
-    static const int reset[] = {SIGPIPE, SIGINT, SIGTERM, SIGCHLD, SIGHUP, SIGQUIT};
-    sigset_t none;
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC), failure;
-
-    sigemptyset(&none);
-    for (size_t i = 0; i < ARRAY_SIZE(reset); i++)
-        (void)signal(reset[i], SIG_DFL);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)setpgid(0, 0);
-    (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent)
-        _exit(127);
-    if (null >= 0 && dup2(process->stdin_fd > 0 ? process->stdin_fd : null, 0) >= 0 &&
-            dup2(out >= 0 ? out : null, 1) >= 0 && dup2(err, 2) >= 0 && (!process->cwd || chdir(process->cwd) == 0)) {
-        (void)close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
-        execve(path, (char *const *)process->argv, (char *const *)env);
-    }
-    failure = errno;
-    while (write(report, &failure, sizeof(failure)) < 0 && errno == EINTR)
-        ;
-    _exit(127);
 }
 
 static void tail_add(struct tail *tail, const char *data, size_t len)
@@ -219,7 +192,7 @@ static int take_output(struct running *run, int *fd, struct ic_error *error)
     return 0;
 }
 
-/* Ends when the child is gone: a grandchild that keeps the pipes open does not hold us. */
+/* Ends when the guard is gone, which is after everything that the tool started. */
 static int follow(struct running *run, int *ret_wstatus, struct ic_error *error)
 {
     bool gone = false;
@@ -252,22 +225,24 @@ static int follow(struct running *run, int *ret_wstatus, struct ic_error *error)
     }
 }
 
-static void end_group(pid_t pid)
+/* Asks the guard to end the tool, which takes at most its own TERM_WAIT_MS and a little. */
+static void end_tool(pid_t guard)
 {
-    uint64_t deadline = deadline_after_ms(TERM_WAIT_MS);
+    uint64_t deadline = deadline_after_ms(END_WAIT_MS);
     bool gone = false;
 
-    (void)kill(-pid, SIGTERM);
+    (void)kill(guard, SIGTERM);
     while (!gone && clock_now_ms() < deadline) {
-        pid_t r = waitpid(pid, NULL, WNOHANG);
+        pid_t r = waitpid(guard, NULL, WNOHANG);
 
-        gone = r == pid || (r < 0 && errno == ECHILD);
+        gone = r == guard || (r < 0 && errno == ECHILD);
         if (!gone)
             (void)poll(NULL, 0, 20);
     }
-    (void)kill(-pid, SIGKILL);
-    if (!gone)
-        (void)waitpid(pid, NULL, 0);
+    if (!gone) {
+        (void)kill(guard, SIGKILL);
+        (void)waitpid(guard, NULL, 0);
+    }
 }
 
 static int judge(struct running *run, int wstatus, struct ic_error *error)
@@ -298,16 +273,24 @@ static int start(struct running *run, const char *path, const char **env, struct
     pid_t parent = getpid();
     ssize_t n;
 
+    struct guard_tool tool = {
+            .path = path,
+            .argv = (char *const *)process->argv,
+            .env = (char *const *)env,
+            .cwd = process->cwd,
+            .stdin_fd = process->stdin_fd > 0 ? process->stdin_fd : -1,
+    };
+
     if ((want_out && pipe2(out, O_CLOEXEC) < 0) || pipe2(err, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0) {
         failure = errno;
     } else {
-        run->pid = fork();
+        tool.stdout_fd = process->stdout_fd > 0 ? process->stdout_fd : out[1];
+        tool.stderr_fd = err[1];
+        tool.report_fd = report[1];
+        run->pid = _Fork();
         if (run->pid == 0)
-            child(process, path, env, parent, process->stdout_fd > 0 ? process->stdout_fd : out[1], err[1], report[1]);
-        if (run->pid < 0)
-            failure = errno;
-        else
-            (void)setpgid(run->pid, run->pid);
+            guard_main(&tool, parent);
+        failure = run->pid < 0 ? errno : 0;
     }
     fd_close(out[1]);
     fd_close(err[1]);
@@ -343,7 +326,7 @@ int subprocess_run(const struct subprocess *process, struct ic_error *error)
     if (r == 0) {
         r = follow(&run, &wstatus, error);
         if (r < 0)
-            end_group(run.pid);
+            end_tool(run.pid);
     }
     fd_close(run.out);
     fd_close(run.err);

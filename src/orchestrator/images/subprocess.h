@@ -6,8 +6,8 @@
  * kept (its end), and becomes part of the error message when it fails.
  *
  * While the tool runs, `tick` is called about ten times a second; an answer
- * below 0 ends the whole process group (SIGTERM, then SIGKILL) and is
- * returned. When the calling process dies, the tool gets SIGTERM.
+ * below 0 ends the tool and all that it started (SIGTERM, then SIGKILL) and
+ * is returned. The same happens when the calling process dies (guard.h).
  */
 #pragma once
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "orchestrator/images/subprocess.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -75,25 +78,85 @@ static bool gone(pid_t pid)
     return false;
 }
 
-static void cancelling_ends_the_whole_group(void **state)
+/* A tool with a child in its group and one in a session of its own; their ids go to the file at path. */
+static void make_script(char *script, size_t size, const char *path)
 {
-    char path[] = "/tmp/test-subprocess-XXXXXX", script[200];
+    (void)snprintf(script, size,
+            "sleep 60 & a=$!; setsid sleep 60 & echo $a >%s.new; echo $! >>%s.new; mv %s.new %s; wait", path, path,
+            path, path);
+}
+
+static bool all_gone(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[32];
+    unsigned count = 0;
+    bool ok = true;
+
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file)) {
+        ok = gone((pid_t)strtol(line, NULL, 10)) && ok;
+        count++;
+    }
+    (void)fclose(file);
+    return ok && count == 2;
+}
+
+static void cancelling_ends_all_that_was_started(void **state)
+{
+    char path[] = "/tmp/test-subprocess-XXXXXX", script[512];
     int fd = mkstemp(path);
     unsigned ticks = 0;
     struct ic_error error;
     uint64_t start = clock_now_ms();
-    char text[32] = "";
 
     assert_true(fd >= 0);
-    (void)snprintf(script, sizeof(script), "sleep 60 & echo $! > %s; wait", path);
+    (void)close(fd);
+    make_script(script, sizeof(script), path);
     const char *const argv[] = {"sh", "-c", script, NULL};
     assert_int_equal(subprocess_run(&(struct subprocess){.argv = argv, .tick = cancel, .userdata = &ticks}, &error),
             -IC_ERR_CANCELLED);
     assert_true(clock_now_ms() - start < 20000);
-    assert_true(read(fd, text, sizeof(text) - 1) > 0);
-    assert_true(gone((pid_t)strtol(text, NULL, 10)));
-    (void)close(fd);
+    assert_true(all_gone(path));
     (void)unlink(path);
+}
+
+static void a_killed_caller_leaves_nothing_running(void **state)
+{
+    char path[] = "/tmp/test-subprocess-XXXXXX", script[512];
+    int fd = mkstemp(path);
+    struct stat st = {0};
+    pid_t caller;
+
+    assert_true(fd >= 0);
+    (void)close(fd);
+    make_script(script, sizeof(script), path);
+    const char *const argv[] = {"sh", "-c", script, NULL};
+    caller = fork();
+    if (caller == 0) {
+        (void)subprocess_run(&(struct subprocess){.argv = argv}, NULL);
+        _exit(0);
+    }
+    assert_true(caller > 0);
+    for (unsigned i = 0; i < 500 && st.st_size == 0; i++) {
+        usleep(10000);
+        assert_int_equal(stat(path, &st), 0);
+    }
+    assert_int_equal(kill(caller, SIGKILL), 0);
+    assert_int_equal(waitpid(caller, NULL, 0), caller);
+    assert_true(all_gone(path));
+    (void)unlink(path);
+}
+
+static void what_a_tool_leaves_is_ended_with_it(void **state)
+{
+    struct buf output = {.max = 100};
+    uint64_t start = clock_now_ms();
+
+    assert_int_equal(run("setsid sleep 60 >/dev/null 2>&1 & echo $!", &output, NULL), 0);
+    assert_true(gone((pid_t)strtol((const char *)output.data, NULL, 10)));
+    assert_true(clock_now_ms() - start < 20000);
+    buf_deinit(&output);
 }
 
 static int count_line(void *userdata, const char *line, struct ic_error *error)
@@ -139,7 +202,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(output_and_status_are_kept),
             cmocka_unit_test(failures_say_why),
-            cmocka_unit_test(cancelling_ends_the_whole_group),
+            cmocka_unit_test(cancelling_ends_all_that_was_started),
+            cmocka_unit_test(a_killed_caller_leaves_nothing_running),
+            cmocka_unit_test(what_a_tool_leaves_is_ended_with_it),
             cmocka_unit_test(lines_arrive_from_either_stream),
             cmocka_unit_test(environment_and_stdin_are_controlled),
     };
