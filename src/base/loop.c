@@ -71,7 +71,7 @@ void loop_disarm(struct loop *loop, struct loop_timer *timer)
 
 void loop_arm(struct loop *loop, struct loop_timer *timer, uint64_t deadline)
 {
-    struct loop_timer *before = NULL, *after = loop->timers;
+    struct loop_timer *before = NULL, *after;
 
     loop_disarm(loop, timer);
     after = loop->timers;

@@ -21,7 +21,8 @@ int session_open(const struct record *record, enum wire_session kind, const stru
 int session_next(
         int fd, struct wire_reader *reader, uint64_t deadline, struct wire_frame *ret, const uint8_t **ret_payload);
 
-/* The error for `r`, a negative errno of session_next and the like; -ECONNRESET is explained by what became of the VM. */
+/* The error for `r`, a negative errno of session_next and the like; -ECONNRESET is explained by what became of the VM.
+ */
 int session_fail(const struct record *record, int r, const char *doing, struct ic_error *error);
 
 /* The error for an ERROR frame of the agent. */
