@@ -13,6 +13,7 @@ import concurrent.futures
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -130,4 +131,7 @@ def main():
 
 
 if __name__ == "__main__":
+    # Tests send signals to what they start; nobody may inherit from nohup or a background job that they are ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())
