@@ -7,6 +7,7 @@
  *   vsock-stream receive SOCKET PORT MIB
  *   vsock-stream ping SOCKET PORT N    64-byte round trips, prints N lines of microseconds
  *   vsock-stream quit SOCKET PORT
+ *   vsock-stream here N                the same round trips between two processes of this machine, for scale
  *
  * SOCKET is the VM's unix socket: CONNECT <port>, then one request {u8 kind, u64 count}, both sides of one machine.
  * A sent stream is answered by one byte, so that the time includes the guest's reading of the last byte.
@@ -140,6 +141,18 @@ static int dial(const char *path, const char *port)
     return fd;
 }
 
+static void ping(int fd, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t started = now_ns();
+
+        write_all(fd, chunk, PING_SIZE);
+        if (!read_all(fd, chunk, PING_SIZE))
+            errx(1, "closed");
+        printf("%.1f\n", (double)(now_ns() - started) / 1e3);
+    }
+}
+
 static void client(const char *verb, int fd, uint64_t count)
 {
     struct request request = {.count = count};
@@ -149,13 +162,7 @@ static void client(const char *verb, int fd, uint64_t count)
     if (strcmp(verb, "ping") == 0) {
         request.kind = KIND_PING;
         write_all(fd, &request, sizeof(request));
-        for (uint64_t i = 0; i < count; i++) {
-            started = now_ns();
-            write_all(fd, chunk, PING_SIZE);
-            if (!read_all(fd, chunk, PING_SIZE))
-                errx(1, "closed");
-            printf("%.1f\n", (double)(now_ns() - started) / 1e3);
-        }
+        ping(fd, count);
         return;
     }
     request.kind = strcmp(verb, "send") == 0 ? KIND_SEND : strcmp(verb, "receive") == 0 ? KIND_RECEIVE : KIND_QUIT;
@@ -172,13 +179,35 @@ static void client(const char *verb, int fd, uint64_t count)
     printf("%.6f\n", (double)(now_ns() - started) / 1e9);
 }
 
+static void here(uint64_t count)
+{
+    int fds[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        err(1, "socketpair");
+    switch (fork()) {
+    case -1:
+        err(1, "fork");
+    case 0:
+        close(fds[0]);
+        while (read_all(fds[1], chunk, PING_SIZE))
+            write_all(fds[1], chunk, PING_SIZE);
+        _exit(0);
+    }
+    close(fds[1]);
+    ping(fds[0], count);
+    close(fds[0]);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "serve") == 0)
         serve((unsigned)atoi(argv[2]));
+    else if (argc == 3 && strcmp(argv[1], "here") == 0)
+        here(strtoull(argv[2], NULL, 10));
     else if (argc >= 4)
         client(argv[1], dial(argv[2], argv[3]), argc > 4 ? strtoull(argv[4], NULL, 10) : 0);
     else
-        errx(2, "usage: vsock-stream serve PORT | send|receive|ping|quit SOCKET PORT [COUNT]");
+        errx(2, "usage: vsock-stream serve PORT | here N | send|receive|ping|quit SOCKET PORT [COUNT]");
     return 0;
 }
