@@ -28,7 +28,7 @@
 #define ACCEPT_PAUSE_MS 100u
 #define REAP_BATCH      256
 #define HOUSEKEEPING_MS 20u
-#define BACKLOG         64
+#define BACKLOG         1024 /* as many as the device has connections: a burst of them waits, and is not refused */
 
 /* ---- sessions ---- */
 
