@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One VM: guest memory, vCPUs, buses and devices, built from a vm_config in
+ * one go and driven from the VMM thread. All functions are called on that
+ * thread; the vCPU threads and the block threads live inside.
+ *
+ *   vm_new      acquires everything: memory, KVM, kernel, drives, sockets; no guest instruction has run
+ *   vm_start    lets the vCPUs run
+ *   vm_pause    returns when no vCPU is in the guest any more
+ *   vm_free     ends the threads, closes everything; right in every state
+ *
+ * The end of the guest (reset, triple fault, KVM error) reaches on_end on the
+ * VMM thread, once.
+ */
+#pragma once
+
+#include "base/loop.h"
+#include "monitor/vm-config.h"
+
+struct vm;
+
+enum vm_end_cause {
+    VM_END_RESET,    /* the guest asked for it: i8042 reset, Ctrl-Alt-Del; exit status 0 */
+    VM_END_SHUTDOWN, /* KVM_EXIT_SHUTDOWN: triple fault. Linux with reboot=t ends so: exit status 0 */
+    VM_END_SYSTEM_EVENT,
+    VM_END_KVM_ERROR,  /* KVM_EXIT_FAIL_ENTRY, INTERNAL_ERROR or KVM_RUN failed */
+    VM_END_HOST_ERROR, /* a thread of ours could not go on */
+};
+
+struct vm_end {
+    enum vm_end_cause cause;
+    int vcpu; /* -1: none */
+    char text[VM_ERROR_MAX];
+};
+
+struct vm_options {
+    const struct vm_config *config; /* borrowed for vm_new() only */
+    struct loop *loop;              /* the VMM thread's; outlives the VM */
+    void (*on_end)(void *userdata, const struct vm_end *end);
+    void *userdata;
+    bool boot_timer;                 /* --boot-timer: log the time from start_us to the guest's write of 123 */
+    uint64_t start_us, start_cpu_us; /* of the process: CLOCK_MONOTONIC and CLOCK_PROCESS_CPUTIME_ID */
+};
+
+int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *error);
+void vm_free(struct vm *vm);
+DEFINE_CLEANUP(struct vm *, vm_free)
+
+int vm_start(struct vm *vm, struct vm_error *error);
+int vm_pause(struct vm *vm, struct vm_error *error);
+int vm_resume(struct vm *vm, struct vm_error *error);
+/* -ENOTSUP: the guest has no keyboard controller that listens. */
+int vm_send_ctrl_alt_del(struct vm *vm, struct vm_error *error);
+
+/* Opens the drive's (new) path_on_host again and tells the guest its size. -ENOENT: no such drive. */
+int vm_update_drive(struct vm *vm, const char *drive_id, const char *path_on_host, struct vm_error *error);
+
+struct balloon_stats {
+    uint32_t target_pages, actual_pages, target_mib, actual_mib; /* pages of 4 KiB */
+    uint64_t present; /* bit n: value n of the guest's statistics (virtio 1.2 §5.5.6.3) was reported */
+    uint64_t value[16];
+};
+/* -ENOENT: no balloon configured. */
+int vm_balloon_set_target(struct vm *vm, uint32_t amount_mib, struct vm_error *error);
+int vm_balloon_set_interval(struct vm *vm, uint32_t seconds, struct vm_error *error);
+int vm_balloon_stats(struct vm *vm, struct balloon_stats *ret, struct vm_error *error);
