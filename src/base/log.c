@@ -10,14 +10,14 @@
 #include "base/clock.h"
 
 static const char *log_program = "ironclaw";
-static enum log_level log_max = LOG_WARN;
+static enum log_level log_max = LOG_WARN; /* with log_fd changed while other threads log: relaxed atomics */
 static int log_fd = STDERR_FILENO;
 
 void log_init(const char *program, enum log_level max_level, int fd)
 {
-    log_program = program;
-    log_max = max_level;
-    log_fd = fd;
+    __atomic_store_n(&log_program, program, __ATOMIC_RELAXED);
+    __atomic_store_n(&log_max, max_level, __ATOMIC_RELAXED);
+    __atomic_store_n(&log_fd, fd, __ATOMIC_RELAXED);
 }
 
 void log_msg(enum log_level level, const char *fmt, ...)
@@ -27,9 +27,9 @@ void log_msg(enum log_level level, const char *fmt, ...)
     int saved = errno, n, m;
     va_list ap;
 
-    if (level > log_max)
+    if (level > __atomic_load_n(&log_max, __ATOMIC_RELAXED))
         return;
-    n = snprintf(line, sizeof(line), "%s: %s: ", log_program, names[level]);
+    n = snprintf(line, sizeof(line), "%s: %s: ", __atomic_load_n(&log_program, __ATOMIC_RELAXED), names[level]);
     if (n < 0 || (size_t)n >= sizeof(line) - 1)
         return;
     va_start(ap, fmt);
@@ -40,7 +40,7 @@ void log_msg(enum log_level level, const char *fmt, ...)
     n = MIN(n + m, (int)sizeof(line) - 2);
     line[n++] = '\n';
     /* One write, so that lines of several processes do not mix. A log that can't be written is not an error. */
-    if (write(log_fd, line, (size_t)n) < 0)
+    if (write(__atomic_load_n(&log_fd, __ATOMIC_RELAXED), line, (size_t)n) < 0)
         errno = saved;
     errno = saved;
 }

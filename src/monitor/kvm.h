@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * /dev/kvm and one VM in it: memory slots, in-kernel interrupt controllers,
+ * eventfds. What KVM refuses comes back with a message that says what to do.
+ * Linux Documentation/virt/kvm/api.rst.
+ */
+#pragma once
+
+#include <linux/kvm.h>
+
+#include "monitor/memory.h"
+
+#define KVM_MAX_CPUID 256u /* entries */
+
+struct kvm {
+    int fd, vm_fd;
+    size_t run_size;          /* bytes of a vCPU's shared page */
+    struct kvm_cpuid2 *cpuid; /* what this host supports, unfiltered; room for KVM_MAX_CPUID */
+};
+
+/* True when the processor shows vmx or svm. Without them a KVM may be there and interpret (design: PVM). */
+bool kvm_has_hardware(void);
+
+/* Opens KVM and makes the VM with its IOAPIC, PICs, local APICs and PIT. */
+int kvm_init(struct kvm *kvm, struct vm_error *error);
+void kvm_deinit(struct kvm *kvm);
+int kvm_add_memory(struct kvm *kvm, const struct memory *memory, bool track_dirty, struct vm_error *error);
+/* A write of `value` (4 bytes) at `address` signals fd and does not leave the kernel. */
+int kvm_add_ioeventfd(struct kvm *kvm, int fd, uint64_t address, uint32_t value, struct vm_error *error);
+/* A write to fd pulses line `gsi` of the IOAPIC and PIC. */
+int kvm_add_irqfd(struct kvm *kvm, int fd, uint32_t gsi, struct vm_error *error);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ironclaw-vmm: one virtual machine per process. */
+#include <fcntl.h>
+#include <malloc.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "monitor/options.h"
+#include "monitor/vmm.h"
+
+/* Started with one of 0 to 2 closed, a file of ours would get that number, and the log or the guest would write to it.
+ */
+static int open_standard_fds(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    return fd < 0 ? -1 : close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    int r;
+
+    if (open_standard_fds() < 0)
+        return EXIT_ERROR;
+    r = options_parse(&options, argc, argv);
+    if (r != 0)
+        return r == OPTIONS_DONE ? EXIT_OK : EXIT_BAD_USAGE;
+    (void)mallopt(M_ARENA_MAX,
+            1); /* an arena per thread would cost memory and buy nothing: the data path does not allocate */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return EXIT_ERROR;
+    return vmm_run(&options);
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "monitor/memory.h"
+
+#include <errno.h>
+#include <linux/memfd.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+
+#include "base/fd.h"
+#include "monitor/layout.h"
+
+static int check_size(const struct machine_config *config, struct vm_error *error)
+{
+    struct sysinfo info;
+    uint64_t host_mib;
+
+    if (config->mem_size_mib < VM_MIN_MEMORY_MIB)
+        return vm_fail(error, -EINVAL, "mem_size_mib 0: a VM has at least %u MiB", VM_MIN_MEMORY_MIB);
+    if (config->huge_pages == HUGE_PAGES_2M && config->mem_size_mib % 2 != 0)
+        return vm_fail(error, -EINVAL, "mem_size_mib %u: with huge_pages 2M it must be even", config->mem_size_mib);
+    if (sysinfo(&info) < 0)
+        return vm_fail(error, -errno, "sysinfo: %s", strerror(errno));
+    host_mib = ((uint64_t)info.totalram * info.mem_unit) >> 20;
+    if (config->mem_size_mib > host_mib)
+        return vm_fail(error, -ENOMEM, "mem_size_mib %u: this host has %llu MiB; ask for less", config->mem_size_mib,
+                (unsigned long long)host_mib);
+    return 0;
+}
+
+static int add_regions(struct memory *memory)
+{
+    uint64_t low = MIN(memory->bytes, (uint64_t)LAYOUT_GAP_START);
+    int r = gmem_add(&memory->gmem, (struct gpa){0}, low, memory->host);
+
+    if (r == 0 && memory->bytes > low)
+        r = gmem_add(&memory->gmem, (struct gpa){LAYOUT_GAP_END}, memory->bytes - low, memory->host + low);
+    return r;
+}
+
+static int map(struct memory *memory, enum huge_pages pages, struct vm_error *error)
+{
+    unsigned flags = MFD_CLOEXEC | (pages == HUGE_PAGES_2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0u);
+    void *host;
+
+    memory->fd = memfd_create("guest-ram", flags);
+    if (memory->fd < 0 || ftruncate(memory->fd, (off_t)memory->bytes) < 0)
+        return vm_fail(error, -errno, "guest memory of %llu MiB: %s", (unsigned long long)memory->bytes >> 20,
+                strerror(errno));
+    host = mmap(NULL, memory->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (pages ? 0 : MAP_NORESERVE), memory->fd, 0);
+    if (host == MAP_FAILED)
+        return vm_fail(error, -errno, "guest memory of %llu MiB: %s%s", (unsigned long long)memory->bytes >> 20,
+                strerror(errno), pages ? "; reserve huge pages in /proc/sys/vm/nr_hugepages" : "");
+    memory->host = host;
+    /* A core dump or a child must not carry a guest's memory. */
+    (void)madvise(host, memory->bytes, MADV_DONTDUMP);
+    (void)madvise(host, memory->bytes, MADV_DONTFORK);
+    return 0;
+}
+
+int memory_init(struct memory *memory, const struct machine_config *config, struct vm_error *error)
+{
+    int r = check_size(config, error);
+
+    *memory = (struct memory){.fd = -1};
+    if (r < 0)
+        return r;
+    memory->bytes = (uint64_t)config->mem_size_mib << 20;
+    r = map(memory, config->huge_pages, error);
+    if (r == 0) {
+        r = add_regions(memory);
+        if (r < 0)
+            (void)vm_fail(error, r, "guest memory: %s", strerror(-r));
+    }
+    if (r < 0)
+        memory_deinit(memory);
+    return r;
+}
+
+void memory_deinit(struct memory *memory)
+{
+    if (memory->host)
+        (void)munmap(memory->host, memory->bytes);
+    fd_close(memory->fd);
+    *memory = (struct memory){.fd = -1};
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line of ironclaw-vmm: Firecracker's flags, and its exit statuses where they make sense. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/log.h"
+
+enum {
+    EXIT_OK = 0,
+    EXIT_ERROR = 1,        /* the VM or the monitor failed; the last line of the log says why */
+    EXIT_BAD_CONFIG = 152, /* --config-file, or what it describes can't be built */
+    EXIT_BAD_USAGE = 153,
+    EXIT_SIGNAL_BASE = 128, /* + the signal that ended us in good order */
+};
+
+struct options {
+    const char *api_sock; /* NULL with --no-api */
+    const char *id;
+    const char *config_file; /* NULL: none */
+    const char *log_path, *metrics_path;
+    enum log_level level;
+    bool boot_timer, no_seccomp;
+};
+
+#define OPTIONS_DEFAULT_SOCKET "/run/firecracker.socket"
+
+/* OPTIONS_DONE: --help or --version was answered on stdout. -EINVAL: the reason is on stderr. */
+enum { OPTIONS_DONE = 1 };
+int options_parse(struct options *ret, int argc, char **argv);
+
+/* "Error", "Warning", "Warn", "Info", "Debug", "Trace", "Off", any case. -EINVAL. */
+int options_parse_level(const char *text, enum log_level *ret);

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "monitor/options.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/test.h"
+
+static int parse(struct options *ret, ...)
+{
+    char *argv[16] = {(char *)"ironclaw-vmm"};
+    int argc = 1;
+    va_list ap;
+
+    va_start(ap, ret);
+    while ((argv[argc] = va_arg(ap, char *)))
+        argc++;
+    va_end(ap);
+    return options_parse(ret, argc, argv);
+}
+
+static void test_good(void **state)
+{
+    struct options o;
+
+    assert_int_equal(parse(&o, NULL), 0);
+    assert_string_equal(o.api_sock, OPTIONS_DEFAULT_SOCKET);
+    assert_string_equal(o.id, "anonymous-instance");
+    assert_int_equal(o.level, LOG_INFO);
+
+    assert_int_equal(parse(&o, "--no-api", "--config-file", "x.json", "--id", "a-1_B", "--level", "Warning",
+                             "--boot-timer", "--no-seccomp", NULL),
+            0);
+    assert_null(o.api_sock);
+    assert_string_equal(o.config_file, "x.json");
+    assert_string_equal(o.id, "a-1_B");
+    assert_int_equal(o.level, LOG_WARN);
+    assert_true(o.boot_timer);
+}
+
+static void test_refused(void **state)
+{
+    struct options o = {.id = "untouched"};
+
+    assert_int_equal(parse(&o, "--no-api", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--no-api", "--api-sock", "s", "--config-file", "f", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--id", "../x", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--id", "", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--level", "loud", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--seccomp-filter", "f", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--nonsense", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "word", NULL), -EINVAL);
+    assert_string_equal(o.id, "untouched");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+            cmocka_unit_test(test_good),
+            cmocka_unit_test(test_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

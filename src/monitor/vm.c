@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "monitor/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "monitor/boot/boot.h"
+#include "monitor/bus.h"
+#include "monitor/devices/devices.h"
+#include "monitor/devices/mmio.h"
+#include "monitor/layout.h"
+#include "monitor/memory.h"
+#include "monitor/vcpu.h"
+
+/* What a guest gets whose boot source says nothing of it; as Firecracker. */
+#define DEFAULT_BOOT_ARGS                                                                                              \
+    "reboot=k panic=1 pci=off nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
+#define BOOT_TIMER_VALUE 123u
+
+struct vm_drive {
+    char *id;
+    struct block *block;
+    struct virtio_mmio *mmio;
+};
+
+struct vm {
+    struct loop *loop;
+    struct memory memory;
+    struct kvm kvm;
+    struct bus pio, mmio;
+    struct vcpus vcpus;
+    bool started;
+
+    struct virtio_mmio virtio[LAYOUT_MAX_VIRTIO];
+    struct boot_device announced[LAYOUT_MAX_VIRTIO];
+    size_t virtio_count;
+    struct vm_drive drives[VM_MAX_DRIVES];
+    size_t drive_count;
+    struct vsock_dev *vsock;
+    struct rng *rng;
+    struct balloon *balloon;
+    struct serial *serial;
+    struct i8042 *kbd;
+    int serial_irq, kbd_irq;
+
+    uint64_t start_us, start_cpu_us; /* of the process, for the boot timer */
+
+    /* How it ended: the first vCPU to report wins, the VMM thread is told by the eventfd. */
+    pthread_mutex_t end_lock;
+    struct vm_end end;
+    bool ended;
+    struct loop_fd end_event;
+    void (*on_end)(void *userdata, const struct vm_end *end);
+    void *userdata;
+};
+
+/* ---- the end ---- */
+
+static void report_end(void *userdata, const struct vm_end *end)
+{
+    struct vm *vm = userdata;
+    uint64_t one = 1;
+
+    pthread_mutex_lock(&vm->end_lock);
+    if (!vm->ended) {
+        vm->ended = true;
+        vm->end = *end;
+        (void)!write(vm->end_event.fd, &one, sizeof(one));
+    }
+    pthread_mutex_unlock(&vm->end_lock);
+}
+
+static void on_i8042_reset(void *userdata)
+{
+    const struct vm_end end = {.cause = VM_END_RESET, .vcpu = -1, .text = "the guest reset itself"};
+
+    report_end(userdata, &end);
+}
+
+static int on_end_event(struct loop_fd *source, uint32_t events)
+{
+    struct vm *vm = CONTAINER_OF(source, struct vm, end_event);
+    struct vm_end end;
+
+    loop_remove(vm->loop, source);
+    pthread_mutex_lock(&vm->end_lock);
+    end = vm->end;
+    pthread_mutex_unlock(&vm->end_lock);
+    vm->on_end(vm->userdata, &end);
+    return 0;
+}
+
+/* ---- the boot timer ---- */
+
+static void on_boot_timer(void *userdata, uint64_t offset, const uint8_t *data, uint32_t len)
+{
+    struct vm *vm = userdata;
+    struct timespec cpu;
+    uint64_t us, cpu_us;
+
+    if (offset != 0 || len != 1 || data[0] != BOOT_TIMER_VALUE)
+        return;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    us = clock_now_us() - vm->start_us;
+    cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000 - vm->start_cpu_us;
+    log_msg(LOG_INFO, "Guest-boot-time = %6llu us %llu ms, %6llu CPU us %llu CPU ms", (unsigned long long)us,
+            (unsigned long long)us / 1000, (unsigned long long)cpu_us, (unsigned long long)cpu_us / 1000);
+}
+
+/* ---- devices ---- */
+
+static int add_range(struct bus *bus, struct bus_range range, struct vm_error *error)
+{
+    int r = bus_add(bus, &range);
+
+    return r < 0 ? vm_fail(error, r, "no room for a device at %#llx", (unsigned long long)range.base) : 0;
+}
+
+/* Gives the device its page, its interrupt and its kicks. */
+static int attach(
+        struct vm *vm, struct virtio_device *dev, struct loop *loop, struct virtio_mmio **ret, struct vm_error *error)
+{
+    struct virtio_mmio *mmio = &vm->virtio[vm->virtio_count];
+    struct boot_device *where = &vm->announced[vm->virtio_count];
+    int r;
+
+    if (vm->virtio_count == LAYOUT_MAX_VIRTIO)
+        return vm_fail(error, -ENOSPC, "more than %u devices", LAYOUT_MAX_VIRTIO);
+    *where = (struct boot_device){
+            .base = LAYOUT_VIRTIO + vm->virtio_count * LAYOUT_VIRTIO_STEP,
+            .size = LAYOUT_VIRTIO_STEP,
+            .irq = LAYOUT_VIRTIO_IRQ + (uint32_t)vm->virtio_count,
+    };
+    r = virtio_mmio_init(mmio, dev, &vm->memory.gmem, loop);
+    if (r < 0)
+        return vm_fail(error, r, "%s: %s", dev->name, strerror(-r));
+    vm->virtio_count++;
+    r = add_range(&vm->mmio, virtio_mmio_range(mmio, where->base), error);
+    for (unsigned i = 0; r == 0 && i < dev->queue_count; i++)
+        r = kvm_add_ioeventfd(&vm->kvm, mmio->kicks[i].source.fd, where->base + VIRTIO_MMIO_QUEUE_NOTIFY, i, error);
+    if (r == 0)
+        r = kvm_add_irqfd(&vm->kvm, mmio->irq_fd, where->irq, error);
+    *ret = mmio;
+    return r;
+}
+
+static int add_drive(struct vm *vm, const struct drive_config *config, struct vm_error *error)
+{
+    struct vm_drive *drive = &vm->drives[vm->drive_count];
+    int r = block_new(&drive->block, config, error);
+
+    if (r < 0)
+        return r;
+    vm->drive_count++;
+    drive->id = strdup(config->drive_id);
+    if (!drive->id)
+        return vm_fail(error, -ENOMEM, "out of memory");
+    return attach(vm, block_device(drive->block), block_loop(drive->block), &drive->mmio, error);
+}
+
+static int add_virtio(struct vm *vm, const struct vm_config *config, struct vm_error *error)
+{
+    struct virtio_mmio *mmio;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < config->drive_count; i++)
+        r = add_drive(vm, &config->drives[i], error);
+    if (r == 0 && config->vsock.uds_path) {
+        r = vsock_dev_new(&vm->vsock, &config->vsock, vm->loop, error);
+        if (r == 0)
+            r = attach(vm, vsock_dev_device(vm->vsock), vm->loop, &mmio, error);
+        if (r == 0)
+            vsock_dev_connect(vm->vsock, mmio);
+    }
+    if (r == 0 && config->entropy) {
+        r = rng_new(&vm->rng, vm->loop, error);
+        if (r == 0)
+            r = attach(vm, rng_device(vm->rng), vm->loop, &mmio, error);
+        if (r == 0)
+            rng_connect(vm->rng, mmio);
+    }
+    if (r == 0 && config->balloon.present) {
+        r = balloon_new(&vm->balloon, &config->balloon, &vm->memory.gmem, vm->loop, error);
+        if (r == 0)
+            r = attach(vm, balloon_device(vm->balloon), vm->loop, &mmio, error);
+        if (r == 0)
+            balloon_connect(vm->balloon, mmio);
+    }
+    return r;
+}
+
+static int add_line(struct vm *vm, int *ret_fd, uint32_t gsi, struct vm_error *error)
+{
+    *ret_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (*ret_fd < 0)
+        return vm_fail(error, -errno, "eventfd: %s", strerror(errno));
+    return kvm_add_irqfd(&vm->kvm, *ret_fd, gsi, error);
+}
+
+static int add_legacy(struct vm *vm, const struct vm_options *options, struct vm_error *error)
+{
+    const char *path = options->config->serial.output_path;
+    struct serial_options serial = {
+            .size = sizeof(serial),
+            .loop = vm->loop,
+            .input_fd = path ? -1 : STDIN_FILENO,
+            .output_fd = STDOUT_FILENO,
+            .output_path = path,
+    };
+    struct bus_range range;
+    int r = add_line(vm, &vm->serial_irq, LAYOUT_SERIAL_IRQ, error);
+
+    serial.irq_fd = vm->serial_irq;
+    if (r == 0)
+        r = serial_new(&vm->serial, &serial, error);
+    if (r < 0)
+        return r;
+    serial_range(vm->serial, &range);
+    r = add_range(&vm->pio, range, error);
+    if (r == 0)
+        r = add_line(vm, &vm->kbd_irq, LAYOUT_I8042_IRQ, error);
+    if (r < 0)
+        return r;
+    r = i8042_new(&vm->kbd, vm->kbd_irq, on_i8042_reset, vm);
+    if (r < 0)
+        return vm_fail(error, r, "keyboard controller: %s", strerror(-r));
+    i8042_range(vm->kbd, &range);
+    return add_range(&vm->pio, range, error);
+}
+
+/* ---- making ---- */
+
+static int open_for_boot(const char *path, const char *what, const char *way_out, int *ret_fd, struct vm_error *error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+
+    if (fd < 0)
+        return vm_fail(error, -errno, "%s %s: %s; %s", what, path, strerror(errno), way_out);
+    *ret_fd = fd;
+    return 0;
+}
+
+static int load_kernel(struct vm *vm, const struct vm_config *config, struct boot_entry *ret, struct vm_error *error)
+{
+    _cleanup_(fd_closep) int kernel_fd = -1, initrd_fd = -1;
+    struct boot_options boot = {
+            .mem = &vm->memory.gmem,
+            .ram_bytes = vm->memory.bytes,
+            .vcpu_count = config->machine.vcpu_count,
+            .kernel_path = config->boot.kernel_image_path,
+            .initrd_path = config->boot.initrd_path,
+            .cmdline = config->boot.boot_args ? config->boot.boot_args : DEFAULT_BOOT_ARGS,
+            .devices = vm->announced,
+            .device_count = vm->virtio_count,
+    };
+    int r;
+
+    if (!boot.kernel_path)
+        return vm_fail(error, -EINVAL, "Cannot start microvm without kernel configuration.");
+    r = open_for_boot(boot.kernel_path, "kernel", "name a vmlinux or bzImage in kernel_image_path", &kernel_fd, error);
+    if (r == 0 && boot.initrd_path)
+        r = open_for_boot(
+                boot.initrd_path, "initramfs", "name another in initrd_path or leave it out", &initrd_fd, error);
+    if (r < 0)
+        return r;
+    boot.kernel_fd = kernel_fd;
+    boot.initrd_fd = initrd_fd;
+    return boot_load(ret, &boot, error);
+}
+
+static int build(struct vm *vm, const struct vm_options *options, struct vm_error *error)
+{
+    const struct vm_config *config = options->config;
+    struct bus_range timer = {.base = LAYOUT_BOOT_TIMER, .size = 1, .write = on_boot_timer, .device = vm};
+    struct boot_entry entry;
+    struct vcpus_options vcpus = {
+            .kvm = &vm->kvm,
+            .mem = &vm->memory.gmem,
+            .count = config->machine.vcpu_count,
+            .entry = &entry,
+            .pio = &vm->pio,
+            .mmio = &vm->mmio,
+            .on_end = report_end,
+            .userdata = vm,
+    };
+    int r = memory_init(&vm->memory, &config->machine, error);
+
+    if (r == 0)
+        r = kvm_init(&vm->kvm, error);
+    if (r == 0)
+        r = kvm_add_memory(&vm->kvm, &vm->memory, config->machine.track_dirty_pages, error);
+    if (r == 0)
+        r = add_legacy(vm, options, error);
+    if (r == 0)
+        r = add_virtio(vm, config, error);
+    if (r == 0 && options->boot_timer)
+        r = add_range(&vm->mmio, timer, error);
+    if (r == 0)
+        r = load_kernel(vm, config, &entry, error);
+    return r == 0 ? vcpus_init(&vm->vcpus, &vcpus, error) : r;
+}
+
+int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *error)
+{
+    _cleanup_(vm_freep) struct vm *vm = calloc(1, sizeof(*vm));
+    int r;
+
+    if (!vm)
+        return vm_fail(error, -ENOMEM, "out of memory");
+    vm->loop = options->loop;
+    vm->memory.fd = vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = -1;
+    vm->start_us = options->start_us;
+    vm->start_cpu_us = options->start_cpu_us;
+    vm->on_end = options->on_end;
+    vm->userdata = options->userdata;
+    pthread_mutex_init(&vm->end_lock, NULL);
+    vm->end_event =
+            (struct loop_fd){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = on_end_event};
+    if (vm->end_event.fd < 0)
+        return vm_fail(error, -errno, "eventfd: %s", strerror(errno));
+    r = loop_add(vm->loop, &vm->end_event);
+    if (r < 0)
+        return vm_fail(error, r, "epoll: %s", strerror(-r));
+    r = build(vm, options, error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(vm);
+    return 0;
+}
+
+static void free_devices(struct vm *vm)
+{
+    for (size_t i = 0; i < vm->drive_count; i++)
+        block_stop(vm->drives[i].block);
+    for (size_t i = 0; i < vm->virtio_count; i++)
+        virtio_mmio_deinit(&vm->virtio[i]);
+    for (size_t i = 0; i < vm->drive_count; i++) {
+        block_free(vm->drives[i].block);
+        free(vm->drives[i].id);
+    }
+    vsock_dev_free(vm->vsock);
+    rng_free(vm->rng);
+    balloon_free(vm->balloon);
+    serial_free(vm->serial);
+    i8042_free(vm->kbd);
+    fd_close(vm->serial_irq);
+    fd_close(vm->kbd_irq);
+}
+
+/* vCPUs first, as they call devices; then devices, as they use memory. */
+void vm_free(struct vm *vm)
+{
+    if (!vm)
+        return;
+    vcpus_deinit(&vm->vcpus);
+    free_devices(vm);
+    if (vm->end_event.fd >= 0) {
+        loop_remove(vm->loop, &vm->end_event);
+        fd_close(vm->end_event.fd);
+    }
+    kvm_deinit(&vm->kvm);
+    memory_deinit(&vm->memory);
+    pthread_mutex_destroy(&vm->end_lock);
+    free(vm);
+}
+
+/* ---- driving ---- */
+
+int vm_start(struct vm *vm, struct vm_error *error)
+{
+    if (vm->started)
+        return vm_fail(error, -EALREADY, "the VM runs already");
+    for (size_t i = 0; i < vm->drive_count; i++) {
+        int r = block_start(vm->drives[i].block);
+
+        if (r < 0)
+            return vm_fail(error, r, "drive %s: can't make its thread: %s", vm->drives[i].id, strerror(-r));
+    }
+    vm->started = true;
+    vcpus_run(&vm->vcpus);
+    return 0;
+}
+
+int vm_pause(struct vm *vm, struct vm_error *error)
+{
+    if (!vm->started)
+        return vm_fail(error, -EINVAL, "the VM was not started");
+    vcpus_hold(&vm->vcpus);
+    return 0;
+}
+
+int vm_resume(struct vm *vm, struct vm_error *error)
+{
+    if (!vm->started)
+        return vm_fail(error, -EINVAL, "the VM was not started");
+    vcpus_run(&vm->vcpus);
+    return 0;
+}
+
+int vm_send_ctrl_alt_del(struct vm *vm, struct vm_error *error)
+{
+    i8042_ctrl_alt_del(vm->kbd);
+    return 0;
+}
+
+int vm_update_drive(struct vm *vm, const char *drive_id, const char *path_on_host, struct vm_error *error)
+{
+    for (size_t i = 0; i < vm->drive_count; i++) {
+        struct vm_drive *drive = &vm->drives[i];
+        int r;
+
+        if (strcmp(drive->id, drive_id) != 0)
+            continue;
+        virtio_mmio_lock(drive->mmio);
+        r = block_replace(drive->block, path_on_host, error);
+        virtio_mmio_unlock(drive->mmio, r == 0);
+        return r;
+    }
+    return vm_fail(error, -ENOENT, "drive %s: there is none of this name", drive_id);
+}
+
+static int need_balloon(const struct vm *vm, struct vm_error *error)
+{
+    return vm->balloon ? 0 : vm_fail(error, -ENOENT, "no balloon was configured; PUT /balloon before the start");
+}
+
+int vm_balloon_set_target(struct vm *vm, uint32_t amount_mib, struct vm_error *error)
+{
+    int r = need_balloon(vm, error);
+
+    if (r == 0 && amount_mib > vm->memory.bytes >> 20)
+        r = vm_fail(error, -EINVAL, "amount_mib %u: the guest has %llu MiB", amount_mib,
+                (unsigned long long)vm->memory.bytes >> 20);
+    if (r == 0)
+        balloon_set_target(vm->balloon, amount_mib);
+    return r;
+}
+
+int vm_balloon_set_interval(struct vm *vm, uint32_t seconds, struct vm_error *error)
+{
+    int r = need_balloon(vm, error);
+
+    if (r == 0)
+        balloon_set_interval(vm->balloon, seconds);
+    return r;
+}
+
+int vm_balloon_stats(struct vm *vm, struct balloon_stats *ret, struct vm_error *error)
+{
+    int r = need_balloon(vm, error);
+
+    if (r == 0)
+        balloon_stats(vm->balloon, ret);
+    return r;
+}

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "monitor/vmm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "monitor/api/api.h"
+#include "monitor/api/controller.h"
+#include "monitor/kvm.h"
+#include "monitor/vm.h"
+
+struct vmm {
+    const struct options *options;
+    struct loop loop;
+    struct loop_fd signals;
+    struct controller controller;
+    struct api_server *server;
+    struct vm *vm;
+    int status; /* the exit status, once the loop ended */
+    uint64_t start_us, start_cpu_us;
+
+    /* The mailbox: the API thread waits until its letter is answered or the box is closed. */
+    pthread_mutex_t lock;
+    pthread_cond_t answered;
+    struct loop_fd mail;
+    struct api_request *request;
+    struct api_response *response;
+    bool closed;
+
+    bool raw_terminal;
+    struct termios terminal; /* as it was */
+};
+
+/* ---- the mailbox ---- */
+
+/* On the API thread. */
+static void post(void *userdata, struct api_request *request, struct api_response *response)
+{
+    struct vmm *vmm = userdata;
+    uint64_t one = 1;
+
+    pthread_mutex_lock(&vmm->lock);
+    if (!vmm->closed) {
+        vmm->request = request;
+        vmm->response = response;
+        (void)!write(vmm->mail.fd, &one, sizeof(one));
+    }
+    while (!vmm->closed && vmm->request)
+        pthread_cond_wait(&vmm->answered, &vmm->lock);
+    if (vmm->request) {
+        vmm->request = NULL;
+        api_fault(response, "The microVM has ended.");
+    } else if (response->status == 0) {
+        api_fault(response, "The microVM has ended.");
+    }
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+static int on_mail(struct loop_fd *source, uint32_t events)
+{
+    struct vmm *vmm = CONTAINER_OF(source, struct vmm, mail);
+    uint64_t count;
+
+    (void)!read(source->fd, &count, sizeof(count));
+    pthread_mutex_lock(&vmm->lock);
+    if (vmm->request) {
+        controller_handle(&vmm->controller, vmm->request, vmm->response);
+        vmm->request = NULL;
+        pthread_cond_signal(&vmm->answered);
+    }
+    pthread_mutex_unlock(&vmm->lock);
+    return 0;
+}
+
+static void close_mailbox(struct vmm *vmm)
+{
+    pthread_mutex_lock(&vmm->lock);
+    vmm->closed = true;
+    pthread_cond_signal(&vmm->answered);
+    pthread_mutex_unlock(&vmm->lock);
+}
+
+/* ---- what the controller asks for ---- */
+
+static void on_end(void *userdata, const struct vm_end *end)
+{
+    struct vmm *vmm = userdata;
+    bool good = end->cause == VM_END_RESET || end->cause == VM_END_SHUTDOWN || end->cause == VM_END_SYSTEM_EVENT;
+
+    log_msg(good ? LOG_INFO : LOG_ERROR, "the VM has ended: %s", end->text);
+    vmm->status = good ? EXIT_OK : EXIT_ERROR;
+    loop_stop(&vmm->loop);
+}
+
+static int start(void *userdata, const struct vm_config *config, struct vm_error *error)
+{
+    struct vmm *vmm = userdata;
+    struct vm_options options = {
+            .config = config,
+            .loop = &vmm->loop,
+            .on_end = on_end,
+            .userdata = vmm,
+            .boot_timer = vmm->options->boot_timer,
+            .start_us = vmm->start_us,
+            .start_cpu_us = vmm->start_cpu_us,
+    };
+    int r = vm_new(&vmm->vm, &options, error);
+
+    if (r == 0)
+        r = vm_start(vmm->vm, error);
+    if (r < 0) {
+        vm_free(vmm->vm);
+        vmm->vm = NULL;
+    }
+    return r;
+}
+
+static int do_pause(void *userdata, struct vm_error *error)
+{
+    return vm_pause(((struct vmm *)userdata)->vm, error);
+}
+
+static int do_resume(void *userdata, struct vm_error *error)
+{
+    return vm_resume(((struct vmm *)userdata)->vm, error);
+}
+
+static int ctrl_alt_del(void *userdata, struct vm_error *error)
+{
+    return vm_send_ctrl_alt_del(((struct vmm *)userdata)->vm, error);
+}
+
+static int update_drive(void *userdata, const char *id, const char *path, struct vm_error *error)
+{
+    return vm_update_drive(((struct vmm *)userdata)->vm, id, path, error);
+}
+
+static int balloon_target(void *userdata, uint32_t mib, struct vm_error *error)
+{
+    return vm_balloon_set_target(((struct vmm *)userdata)->vm, mib, error);
+}
+
+static int balloon_interval(void *userdata, uint32_t seconds, struct vm_error *error)
+{
+    return vm_balloon_set_interval(((struct vmm *)userdata)->vm, seconds, error);
+}
+
+static int get_balloon_stats(void *userdata, struct balloon_stats *ret, struct vm_error *error)
+{
+    return vm_balloon_stats(((struct vmm *)userdata)->vm, ret, error);
+}
+
+static int open_log(const char *path, enum log_level level, struct vm_error *error)
+{
+    /* Kept open until the end of the process: other threads may be writing to it. */
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600) : STDERR_FILENO;
+
+    if (fd < 0)
+        return vm_fail(error, -errno, "log %s: %s", path, strerror(errno));
+    log_init("ironclaw-vmm", level, fd);
+    return 0;
+}
+
+static int set_logger(void *userdata, const struct api_request *request, struct vm_error *error)
+{
+    const struct options *options = ((struct vmm *)userdata)->options;
+    enum log_level level = request->has & API_HAS_LEVEL ? (enum log_level)request->logger.level : options->level;
+
+    return open_log(request->logger.path ? request->logger.path : options->log_path, level, error);
+}
+
+static int set_metrics(void *userdata, const char *path, struct vm_error *error)
+{
+    (void)userdata;
+    return vm_fail(error, -ENOTSUP, "metrics %s: this version writes none yet", path);
+}
+
+static int flush_metrics(void *userdata, struct vm_error *error)
+{
+    (void)userdata;
+    return vm_fail(error, -ENOTSUP, "this version writes no metrics yet");
+}
+
+static const struct controller_ops controller_ops = {
+        .start = start,
+        .pause = do_pause,
+        .resume = do_resume,
+        .ctrl_alt_del = ctrl_alt_del,
+        .update_drive = update_drive,
+        .balloon_target = balloon_target,
+        .balloon_interval = balloon_interval,
+        .balloon_stats = get_balloon_stats,
+        .set_logger = set_logger,
+        .set_metrics = set_metrics,
+        .flush_metrics = flush_metrics,
+};
+
+/* ---- signals ---- */
+
+static int on_signal(struct loop_fd *source, uint32_t events)
+{
+    struct vmm *vmm = CONTAINER_OF(source, struct vmm, signals);
+    struct signalfd_siginfo info;
+
+    if (read(source->fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        return 0;
+    log_msg(LOG_INFO, "ended by signal %u", info.ssi_signo);
+    vmm->status = EXIT_SIGNAL_BASE + (int)info.ssi_signo;
+    loop_stop(&vmm->loop);
+    return 0;
+}
+
+/* Blocked here, before any thread is made, so that none of them is ever interrupted. */
+static int watch_signals(struct vmm *vmm)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        return -errno;
+    vmm->signals = (struct loop_fd){
+            .fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), .events = EPOLLIN, .ready = on_signal};
+    return vmm->signals.fd < 0 ? -errno : loop_add(&vmm->loop, &vmm->signals);
+}
+
+/* ---- the run ---- */
+
+/* The guest's console on the terminal we were started from: keys go to the guest as they are. */
+static void set_terminal(struct vmm *vmm)
+{
+    struct termios raw;
+
+    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &vmm->terminal) < 0)
+        return;
+    raw = vmm->terminal;
+    cfmakeraw(&raw);
+    raw.c_oflag |= OPOST; /* our own lines still end in a new line */
+    vmm->raw_terminal = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+static int listen_for_api(struct vmm *vmm)
+{
+    const char *path = vmm->options->api_sock;
+    int fd, r = unix_listen(path, (int)API_MAX_CONNECTIONS, &fd);
+
+    if (r == -EADDRINUSE)
+        log_msg(LOG_ERROR, "--api-sock %s: in use; remove it if no other monitor listens there, or name another", path);
+    else if (r == -ENAMETOOLONG)
+        log_msg(LOG_ERROR, "--api-sock %s: longer than the 107 bytes of a unix socket's path; name a shorter one",
+                path);
+    else if (r < 0)
+        log_msg(LOG_ERROR, "--api-sock %s: %s", path, strerror(-r));
+    if (r < 0)
+        return r;
+    r = api_server_new(&vmm->server, fd, post, vmm);
+    if (r < 0) {
+        fd_close(fd);
+        (void)unlink(path);
+        log_msg(LOG_ERROR, "API server: %s", strerror(-r));
+    }
+    return r;
+}
+
+static int start_from_file(struct vmm *vmm)
+{
+    struct api_request request = {.verb = API_START};
+    struct api_response response = {0};
+    struct vm_error error;
+
+    if (controller_load_file(&vmm->controller, vmm->options->config_file, &error) < 0) {
+        log_msg(LOG_ERROR, "%s", error.text);
+        return -EINVAL;
+    }
+    controller_handle(&vmm->controller, &request, &response);
+    if (response.status != 204) {
+        log_msg(LOG_ERROR, "%s: %s", vmm->options->config_file, response.body);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int set_up(struct vmm *vmm)
+{
+    struct vm_error error;
+    int r = loop_init(&vmm->loop);
+
+    if (r == 0)
+        r = watch_signals(vmm);
+    if (r == 0) {
+        vmm->mail = (struct loop_fd){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = on_mail};
+        r = vmm->mail.fd < 0 ? -errno : loop_add(&vmm->loop, &vmm->mail);
+    }
+    if (r == 0 && vmm->options->metrics_path) {
+        r = set_metrics(vmm, vmm->options->metrics_path, &error);
+        if (r < 0)
+            log_msg(LOG_ERROR, "%s", error.text);
+    } else if (r < 0) {
+        log_msg(LOG_ERROR, "can't start: %s", strerror(-r));
+    }
+    return r;
+}
+
+static void run(struct vmm *vmm)
+{
+    int r;
+
+    vmm->status = EXIT_ERROR;
+    if (set_up(vmm) < 0 || (vmm->options->api_sock && listen_for_api(vmm) < 0))
+        return;
+    if (!kvm_has_hardware())
+        log_msg(LOG_WARN, "this processor shows neither vmx nor svm: ordinary kernels are interpreted here and take "
+                          "minutes; turn on (nested) virtualization or use the qemu backend");
+    set_terminal(vmm);
+    if (vmm->options->config_file && start_from_file(vmm) < 0) {
+        vmm->status = EXIT_BAD_CONFIG;
+        return;
+    }
+    r = vmm->server ? api_server_start(vmm->server) : 0;
+    if (r == 0)
+        r = loop_run(&vmm->loop);
+    if (r < 0)
+        log_msg(LOG_ERROR, "%s", strerror(-r));
+}
+
+/* The API goes first: who still waits for an answer gets one. */
+static void clean_up(struct vmm *vmm)
+{
+    close_mailbox(vmm);
+    if (vmm->server)
+        (void)unlink(vmm->options->api_sock);
+    api_server_free(vmm->server);
+    vm_free(vmm->vm);
+    controller_deinit(&vmm->controller);
+    if (vmm->raw_terminal)
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &vmm->terminal);
+    loop_deinit(&vmm->loop);
+    fd_close(vmm->signals.fd);
+    fd_close(vmm->mail.fd);
+    pthread_cond_destroy(&vmm->answered);
+    pthread_mutex_destroy(&vmm->lock);
+}
+
+int vmm_run(const struct options *options)
+{
+    static struct vmm vmm; /* large, and zeroed for free */
+    struct vm_error error;
+    struct timespec cpu;
+
+    vmm.options = options;
+    vmm.signals.fd = vmm.mail.fd = vmm.loop.epoll_fd = -1;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    vmm.start_us = clock_now_us();
+    vmm.start_cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+    if (open_log(options->log_path, options->level, &error) < 0) {
+        log_msg(LOG_ERROR, "%s", error.text);
+        return EXIT_BAD_USAGE;
+    }
+    umask(0077);
+    pthread_mutex_init(&vmm.lock, NULL);
+    pthread_cond_init(&vmm.answered, NULL);
+    controller_init(&vmm.controller, options->id, &controller_ops, &vmm);
+    run(&vmm);
+    clean_up(&vmm);
+    return vmm.status;
+}
