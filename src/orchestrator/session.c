@@ -85,11 +85,13 @@ static int read_reply(int fd, uint64_t deadline)
     }
 }
 
-static int connect_agent(const struct record *record, uint64_t deadline, int *ret_fd)
+/* `first` begins with the CONNECT line and goes on with the session's first frames: they wait in the socket until the
+ * guest has accepted, which saves a round trip. */
+static int connect_agent(const struct record *record, const struct buf *first, uint64_t deadline, int *ret_fd)
 {
     _cleanup_(fd_closep) int fd = -1;
-    char path[4200], line[32];
-    int r, n;
+    char path[4200];
+    int r;
 
     if ((size_t)snprintf(path, sizeof(path), "%s/v", record->run_dir) >= sizeof(path))
         return -ENAMETOOLONG;
@@ -101,8 +103,7 @@ static int connect_agent(const struct record *record, uint64_t deadline, int *re
     }
     if (r < 0)
         return r == -ENOENT ? -ECONNREFUSED : r;
-    n = snprintf(line, sizeof(line), "CONNECT %u\n", WIRE_AGENT_PORT);
-    r = fd_write_all(fd, line, (size_t)n, deadline);
+    r = fd_write_all(fd, first->data, first->len, deadline);
     if (r == 0)
         r = read_reply(fd, deadline);
     if (r < 0)
@@ -116,17 +117,18 @@ int session_open(const struct record *record, enum wire_session kind, const stru
 {
     _cleanup_(buf_deinit) struct buf out = {0};
     _cleanup_(fd_closep) int fd = -1;
-    int r = session_check_state(record, error);
+    int r = session_check_state(record, error), n;
+    char line[32];
 
     if (r < 0)
         return r;
+    n = snprintf(line, sizeof(line), "CONNECT %u\n", WIRE_AGENT_PORT);
+    buf_put(&out, line, (size_t)n);
     wire_put_hello(&out, kind);
     buf_put(&out, request->data, request->len);
     if (out.error || request->error)
         return ic_fail_errno(error, out.error ? out.error : request->error, "request to VM '%s'", record->vm_id);
-    r = connect_agent(record, deadline, &fd);
-    if (r == 0)
-        r = fd_write_all(fd, out.data, out.len, deadline);
+    r = connect_agent(record, &out, deadline, &fd);
     if (r < 0)
         return session_fail(record, r, "connection to the agent", error);
     *ret_fd = TAKE_FD(fd);
