@@ -2,13 +2,14 @@
 #include "monitor/memory.h"
 
 #include <errno.h>
-#include <linux/memfd.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 
-#include "base/fd.h"
+#include "base/macro.h"
 #include "monitor/layout.h"
+
+#define HUGE_PAGE_BYTES (2ull << 20)
 
 static int check_size(const struct machine_config *config, struct vm_error *error)
 {
@@ -38,20 +39,35 @@ static int add_regions(struct memory *memory)
     return r;
 }
 
+/* Aligned as the guest's addresses are, else no huge page could back it. */
+static void *map_aligned(uint64_t bytes)
+{
+    uint8_t *raw = mmap(
+            NULL, bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t before, behind;
+
+    if (raw == MAP_FAILED)
+        return NULL;
+    before = -(uintptr_t)raw & (HUGE_PAGE_BYTES - 1);
+    behind = HUGE_PAGE_BYTES - before;
+    if (before > 0)
+        (void)munmap(raw, before);
+    (void)munmap(raw + before + bytes, behind);
+    return raw + before;
+}
+
 static int map(struct memory *memory, enum huge_pages pages, struct vm_error *error)
 {
-    unsigned flags = MFD_CLOEXEC | (pages == HUGE_PAGES_2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0u);
-    void *host;
+    /* Reserved now, so that a host without enough of them is an error here and not a SIGBUS later. */
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
+    void *host = pages == HUGE_PAGES_2M ? mmap(NULL, memory->bytes, PROT_READ | PROT_WRITE, flags, -1, 0)
+                                        : map_aligned(memory->bytes);
 
-    memory->fd = memfd_create("guest-ram", flags);
-    if (memory->fd < 0 || ftruncate(memory->fd, (off_t)memory->bytes) < 0)
-        return vm_fail(error, -errno, "guest memory of %llu MiB: %s", (unsigned long long)memory->bytes >> 20,
-                strerror(errno));
-    host = mmap(NULL, memory->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (pages ? 0 : MAP_NORESERVE), memory->fd, 0);
-    if (host == MAP_FAILED)
+    if (!host || host == MAP_FAILED)
         return vm_fail(error, -errno, "guest memory of %llu MiB: %s%s", (unsigned long long)memory->bytes >> 20,
                 strerror(errno), pages ? "; reserve huge pages in /proc/sys/vm/nr_hugepages" : "");
     memory->host = host;
+    (void)madvise(host, memory->bytes, MADV_HUGEPAGE);
     /* A core dump or a child must not carry a guest's memory. */
     (void)madvise(host, memory->bytes, MADV_DONTDUMP);
     (void)madvise(host, memory->bytes, MADV_DONTFORK);
@@ -62,7 +78,7 @@ int memory_init(struct memory *memory, const struct machine_config *config, stru
 {
     int r = check_size(config, error);
 
-    *memory = (struct memory){.fd = -1};
+    *memory = (struct memory){0};
     if (r < 0)
         return r;
     memory->bytes = (uint64_t)config->mem_size_mib << 20;
@@ -81,6 +97,5 @@ void memory_deinit(struct memory *memory)
 {
     if (memory->host)
         (void)munmap(memory->host, memory->bytes);
-    fd_close(memory->fd);
-    *memory = (struct memory){.fd = -1};
+    *memory = (struct memory){0};
 }

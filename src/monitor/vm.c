@@ -316,7 +316,7 @@ int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *e
     if (!vm)
         return vm_fail(error, -ENOMEM, "out of memory");
     vm->loop = options->loop;
-    vm->memory.fd = vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = -1;
+    vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = -1;
     vm->start_us = options->start_us;
     vm->start_cpu_us = options->start_cpu_us;
     vm->on_end = options->on_end;
