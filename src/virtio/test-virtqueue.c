@@ -497,6 +497,24 @@ static void test_take_and_split(void **state)
     assert_memory_equal(ram + DATA + 0x200, "45\0", 3);
 }
 
+static void test_split_last(void **state)
+{
+    start();
+    ring_desc(&ring, 0, DATA, 2, RING_WRITE | RING_NEXT, 1);
+    ring_desc(&ring, 1, DATA + 0x100, 0, RING_WRITE | RING_NEXT, 2);
+    ring_desc(&ring, 2, DATA + 0x200, 1, RING_WRITE | RING_NEXT, 3);
+    ring_desc(&ring, 3, DATA + 0x300, 0, RING_WRITE, 0);
+    ring_offer(&ring, 0);
+    assert_int_equal(vq_pop(&vq, &chain), VQ_CHAIN);
+    assert_ptr_equal(vq_chain_split_last(&chain), ram + DATA + 0x200);
+    assert_int_equal(chain.writable_count, 1);
+    assert_ptr_equal(vq_chain_split_last(&chain), ram + DATA + 1);
+    assert_int_equal(chain.writable_bytes, 1);
+    assert_ptr_equal(vq_chain_split_last(&chain), ram + DATA);
+    assert_int_equal(chain.writable_count, 0);
+    assert_null(vq_chain_split_last(&chain));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -519,6 +537,7 @@ int main(void)
             cmocka_unit_test(test_kicks),
             cmocka_unit_test(test_restart_continues),
             cmocka_unit_test(test_take_and_split),
+            cmocka_unit_test(test_split_last),
     };
 
     return cmocka_run_group_tests_name("virtqueue", tests, NULL, NULL);

@@ -344,6 +344,19 @@ size_t vq_chain_split(struct vq_chain *chain, uint32_t len, struct iovec *ret, s
     return used;
 }
 
+uint8_t *vq_chain_split_last(struct vq_chain *chain)
+{
+    struct iovec *last;
+
+    if (chain->writable_bytes == 0)
+        return NULL;
+    last = &chain->writable[chain->writable_count - 1]; /* views are never empty */
+    chain->writable_bytes--;
+    if (--last->iov_len == 0)
+        chain->writable_count--;
+    return (uint8_t *)last->iov_base + last->iov_len;
+}
+
 void vq_scatter(const struct iovec *iov, const void *src, size_t len)
 {
     const uint8_t *from = src;

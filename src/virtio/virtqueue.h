@@ -115,5 +115,7 @@ bool vq_chain_take(struct vq_chain *chain, void *dst, uint32_t len);
  * count, or 0 when the chain has fewer bytes or max does not suffice.
  */
 size_t vq_chain_split(struct vq_chain *chain, uint32_t len, struct iovec *ret, size_t max);
+/* Splits the last writable byte off, for a status that is written last. NULL when there is none. */
+uint8_t *vq_chain_split_last(struct vq_chain *chain);
 /* Writes len bytes across the views, which must have that many. */
 void vq_scatter(const struct iovec *iov, const void *src, size_t len);

@@ -39,6 +39,7 @@ struct virtio_mmio {
     int irq_fd; /* written to raise the interrupt (edge) */
     struct virtio_mmio_kick kicks[VIRTIO_MAX_QUEUES];
     uint32_t interrupt_status; /* atomic */
+    bool run_all;              /* the next kick, which may be our own, is for all queues */
     uint32_t config_generation;
     uint32_t status, device_features_sel, driver_features_sel, queue_sel;
     struct virtio_mmio_queue {

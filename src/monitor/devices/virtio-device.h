@@ -58,6 +58,7 @@ struct virtio_device {
     struct virtqueue queues[VIRTIO_MAX_QUEUES]; /* started: vq.started */
     uint64_t driver_features;
     bool live; /* DRIVER_OK and neither reset nor failed */
+    void *transport;
     void (*interrupt)(struct virtio_device *dev, bool config_changed);
     void (*fail)(struct virtio_device *dev, const char *why); /* DEVICE_NEEDS_RESET; logged once until the next reset */
 };
