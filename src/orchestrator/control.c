@@ -86,7 +86,8 @@ int ic_vm_stop(ic_vm *vm, uint32_t timeout_ms, struct ic_error *error)
     if (state_is_final(record.state))
         return 0;
     backend = backend_get(record.backend);
-    if (record.state == IC_VM_PAUSED && backend && backend->resume && backend->resume(record.run_dir, NULL) == 0)
+    if (record.state == IC_VM_PAUSED && backend && backend->resume &&
+            backend->resume(backend, record.run_dir, NULL) == 0)
         r = table_change(&entry, &record, IC_VM_READY, "resumed, to be stopped", error);
     asked = r == 0 && record.state == IC_VM_READY && ask_to_power_off(&record, deadline) == 0;
     note_stopping(&entry, &record, asked ? "the guest powered off when asked" : "to be killed");
@@ -195,7 +196,8 @@ static int change_running(ic_vm *vm, enum ic_vm_state from, enum ic_vm_state to,
     if (!backend || !(backend->capabilities & BACKEND_PAUSE))
         return ic_fail(error, IC_ERR_UNSUPPORTED, "VM '%s': backend %s can't pause", vm->vm_id,
                 ic_backend_name(record.backend));
-    r = to == IC_VM_PAUSED ? backend->pause(record.run_dir, error) : backend->resume(record.run_dir, error);
+    r = to == IC_VM_PAUSED ? backend->pause(backend, record.run_dir, error)
+                           : backend->resume(backend, record.run_dir, error);
     if (r < 0)
         return r;
     return table_change(&entry, &record, to, "asked for", error);

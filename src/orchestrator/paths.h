@@ -11,7 +11,7 @@
  *   data/kernels/<kind>-<key>/ vmlinux, modules, kernel.json
  *   data/tsc                   rate of the time stamp counter, for one boot of the host (backends/tsc.h)
  *   state/vms/<vm_id>/         record.json, lock, alive, console.log, monitor.log (table.h)
- *   run/<vm_id>/               v (vsock), v_1025 (ready), q (QMP), state (link to the record's directory)
+ *   run/<vm_id>/               v (vsock), v_1025 (ready), q (QMP) or a (API), state (link to the record's directory)
  *
  * No path is built from unchecked input: ids and names are validated before.
  */

@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "orchestrator/backends/backend.h"
+#include "orchestrator/backends/fcapi.h"
 #include "orchestrator/config.h"
 #include "orchestrator/images/image.h"
 #include "orchestrator/paths.h"
@@ -77,7 +77,7 @@ static int program_version(const char *program, char *dst, size_t size)
             .size = sizeof(options), .path = program, .argv = argv, .mark = "probe", .die_with_parent = true};
     if ((r = fd_above_stdio(&out_w)) < 0)
         return r;
-    options.out_fd = out_w;
+    options.out_fd = options.err_fd = out_w;
     r = process_spawn(&options, &id, &pidfd);
     if (r < 0)
         return r;
@@ -112,9 +112,40 @@ static void check_qemu(struct ic_host_report *report)
 
     if (!path)
         return; /* the backend's reason would be this again */
-    backend_qemu.probe(&probe);
+    backend_qemu.probe(&backend_qemu, &probe);
     check(report, "ironclaw-vsock", probe.usable ? IC_CHECK_OK : IC_CHECK_FAILED, "install IronClaw (make install)",
             "%s", probe.usable ? "is installed" : probe.reason);
+}
+
+static void check_monitors(struct ic_host_report *report)
+{
+    static const struct {
+        const struct backend *backend;
+        const struct fcapi *kind;
+        bool asked_for; /* only somebody who wants it misses it */
+    } monitors[] = {
+            {&backend_ironclaw, &fcapi_ironclaw, false},
+            {&backend_firecracker, &fcapi_firecracker, true},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(monitors); i++) {
+        const struct fcapi *kind = monitors[i].kind;
+        _cleanup_(freep) char *path = fcapi_path(kind);
+        struct backend_probe probe;
+        char version[128];
+
+        monitors[i].backend->probe(monitors[i].backend, &probe);
+        if (!path && monitors[i].asked_for)
+            check(report, kind->program, IC_CHECK_OK, "", "is not installed; only --backend %s needs it",
+                    ic_backend_name(monitors[i].backend->id));
+        else if (!path)
+            check(report, kind->program, IC_CHECK_WARNING, kind->get, "%s", probe.reason);
+        else if (program_version(path, version, sizeof(version)) < 0)
+            check(report, kind->program, IC_CHECK_WARNING, kind->get, "%s does not tell its version", path);
+        else
+            check(report, kind->program, IC_CHECK_OK, "", "%s%s: %s", path,
+                    probe.usable ? "" : " (can't be used without hardware virtualization)", version);
+    }
 }
 
 static void check_image(struct ic_host_report *report)
@@ -225,6 +256,7 @@ int ic_probe_host(struct ic_host_report *ret, struct ic_error *error)
     struct ic_error why;
 
     check_kvm(&report);
+    check_monitors(&report);
     check_qemu(&report);
     check_image(&report);
     check_runtime(&report);

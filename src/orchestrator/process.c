@@ -282,7 +282,7 @@ static void child_signals(void)
 
 static int child_fds(const struct process_options *o, int null_fd)
 {
-    if (dup2(null_fd, STDIN_FILENO) < 0 || dup2(o->out_fd, STDOUT_FILENO) < 0 || dup2(o->out_fd, STDERR_FILENO) < 0)
+    if (dup2(null_fd, STDIN_FILENO) < 0 || dup2(o->out_fd, STDOUT_FILENO) < 0 || dup2(o->err_fd, STDERR_FILENO) < 0)
         return -errno;
     if (syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */) < 0) {
         struct rlimit limit;
@@ -383,6 +383,22 @@ int process_spawn(const struct process_options *o, struct process_id *ret, int *
     *ret = id;
     *ret_pidfd = TAKE_FD(pidfd);
     return 0;
+}
+
+void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed)
+{
+    siginfo_t info = {0};
+
+    dst[0] = '\0';
+    *ret_failed = true;
+    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
+        return;
+    if (info.si_code == CLD_EXITED) {
+        (void)snprintf(dst, size, "with status %d", info.si_status);
+        *ret_failed = info.si_status != 0;
+    } else {
+        (void)snprintf(dst, size, "by signal %d (%s)", info.si_status, sigdescr_np(info.si_status) ?: "unknown");
+    }
 }
 
 int process_limit_files(const struct process_id *p, uint64_t bytes)

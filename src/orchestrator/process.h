@@ -52,7 +52,7 @@ struct process_options {
     const char *path; /* of the program */
     char *const *argv;
     const char *mark;    /* value of PROCESS_MARK_ENV */
-    int out_fd;          /* becomes stdout and stderr */
+    int out_fd, err_fd;  /* become stdout and stderr */
     const int *keep_fds; /* stay open under their numbers, which are 3 or more */
     size_t keep_count;
     bool die_with_parent; /* SIGKILL when the calling thread ends */
@@ -64,6 +64,10 @@ struct process_options {
  * its execve; -errno of that if it failed.
  */
 int process_spawn(const struct process_options *options, struct process_id *ret, int *ret_pidfd);
+
+/* How a process that we started ended, for people: "with status 1", "by signal 9 (Killed)", or "" when that can't be
+ * told (any more). *ret_failed is false for status 0. It stays to be reaped. */
+void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed);
 
 /* Limits the size of every file that the process writes from now on; a full log is then just cut off. */
 int process_limit_files(const struct process_id *p, uint64_t bytes);

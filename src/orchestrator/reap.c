@@ -43,7 +43,8 @@ bool table_healthy(const struct record *record)
         return false; /* a live holder of the lock makes it so; without one it is a leftover */
     if (process_boot_id(boot_id) < 0)
         return true; /* can't be told now */
-    return strcmp(boot_id, record->boot_id) == 0 && process_alive(&record->monitor) && process_alive(&record->vsock);
+    return strcmp(boot_id, record->boot_id) == 0 && process_alive(&record->monitor) &&
+           (record->vsock.pid == 0 || process_alive(&record->vsock)); /* a monitor may have the vsock itself */
 }
 
 static void describe_end(char *dst, size_t size, const struct record *record, const char *dir)
@@ -188,7 +189,8 @@ static bool is_socket(int dir_fd, const char *name)
 {
     struct stat st;
 
-    return (strcmp(name, "v") == 0 || strncmp(name, "v_", 2) == 0 || strcmp(name, "q") == 0) &&
+    return (strcmp(name, "v") == 0 || strncmp(name, "v_", 2) == 0 || strcmp(name, "q") == 0 ||
+                   strcmp(name, "a") == 0) &&
            fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode);
 }
 

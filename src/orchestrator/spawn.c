@@ -4,8 +4,8 @@
  *
  *   1 look     configuration, backend, image, lengths of paths: nothing exists yet
  *   2 claim    the name, with the record and its lock (table.h); from here on reap knows
- *   3 listen   the sockets' directory, the vsock socket, the ready socket, the monitor's socket
- *   4 start    the backend's processes; then the record gets their pids
+ *   3 listen   the sockets' directory, the ready socket, the logs
+ *   4 start    the backend's processes and sockets; then the record gets their pids
  *   5 wait     for the agent's READY on the ready socket, the end of a process, or the boot timeout: one poll(2)
  *   6 ready    the record says so, and the lock is released
  *
@@ -64,8 +64,6 @@ static void spawn_deinit(struct spawn *s)
     record_deinit(&s->record);
     table_entry_deinit(&s->entry);
     fd_close(s->start.rootfs_fd);
-    fd_close(s->start.uds_fd);
-    fd_close(s->start.qmp_fd);
     fd_close(s->start.console_fd);
     fd_close(s->start.log_fd);
     fd_close(s->start.alive_fd);
@@ -79,8 +77,7 @@ static void spawn_init(struct spawn *s)
 {
     *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
     s->entry.lock_fd = -1;
-    s->start.rootfs_fd = s->start.uds_fd = s->start.qmp_fd = -1;
-    s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
+    s->start.rootfs_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
     s->start.monitor.pidfd = s->start.vsock.pidfd = -1;
 }
 
@@ -279,18 +276,6 @@ static int claim(struct spawn *s, struct ic_error *error)
 
 /* ---- 3 listen ---- */
 
-static int listen_at(
-        const struct spawn *s, const char *name, int backlog, char path[PATH_ROOM], int *ret_fd, struct ic_error *error)
-{
-    int r = -ENAMETOOLONG;
-
-    if ((size_t)snprintf(path, PATH_ROOM, "%s/%s", s->record.run_dir, name) < PATH_ROOM)
-        r = unix_listen(path, backlog, ret_fd);
-    if (r == 0)
-        r = fd_above_stdio(ret_fd);
-    return r < 0 ? ic_fail_errno(error, r, "socket %s", path) : 0;
-}
-
 static int open_log(const struct spawn *s, const char *name, int *ret_fd, struct ic_error *error)
 {
     char path[4200];
@@ -305,21 +290,47 @@ static int open_log(const struct spawn *s, const char *name, int *ret_fd, struct
 
 static int open_all(struct spawn *s, struct ic_error *error)
 {
-    char path[PATH_ROOM], ready[16];
+    char ready[16];
     int r = table_make_run_dir(&s->entry, s->record.run_dir, error);
 
     if (r < 0)
         return r;
     (void)snprintf(ready, sizeof(ready), "v_%u", WIRE_READY_PORT);
-    if ((r = listen_at(s, "v", 128, s->uds_path, &s->start.uds_fd, error)) < 0 ||
-            (r = listen_at(s, ready, 1, path, &s->ready_listen_fd, error)) < 0 ||
-            (r = listen_at(s, "q", 1, path, &s->start.qmp_fd, error)) < 0 ||
+    (void)snprintf(s->uds_path, sizeof(s->uds_path), "%s/" BACKEND_VSOCK, s->record.run_dir);
+    s->start.record = &s->record;
+    if ((r = backend_listen(&s->start, ready, 1, &s->ready_listen_fd, error)) < 0 ||
             (r = open_log(s, "console.log", &s->start.console_fd, error)) < 0 ||
             (r = open_log(s, "monitor.log", &s->start.log_fd, error)) < 0 ||
             (r = table_hold_alive(&s->entry, &s->start.alive_fd, error)) < 0)
         return r;
     r = fd_above_stdio(&s->start.rootfs_fd);
     return r < 0 ? ic_fail_errno(error, r, "rootfs") : 0;
+}
+
+static int fail_boot(const struct spawn *s, enum ic_error_code code, const char *what, struct ic_error *error)
+{
+    char console[256], monitor[384];
+
+    (void)tail_line(console, sizeof(console), s->entry.dir, "console.log");
+    (void)tail_line(monitor, sizeof(monitor), s->entry.dir, "monitor.log");
+    if (console[0])
+        return ic_fail(error, code, "VM '%s': %s; last line of its console: %s", s->record.vm_id, what, console);
+    return ic_fail(error, code, "VM '%s': %s; its monitor said: %s", s->record.vm_id, what, monitor);
+}
+
+/* A monitor that failed said why on its own log; one that ended well did so because its guest ended, and the guest's
+ * console has the cause. */
+static int fail_ended(const struct spawn *s, struct ic_error *error)
+{
+    char how[64], what[128], said[384];
+    bool failed;
+
+    process_describe_end(s->start.monitor.pidfd, how, sizeof(how), &failed);
+    (void)snprintf(what, sizeof(what), "its monitor process ended during the boot%s%s", failed && how[0] ? " " : "",
+            failed ? how : "");
+    if (failed && tail_monitor(said, sizeof(said), s->entry.dir)[0])
+        return ic_fail(error, IC_ERR_BACKEND, "VM '%s': %s; it said: %s", s->record.vm_id, what, said);
+    return fail_boot(s, IC_ERR_BACKEND, what, error);
 }
 
 /* ---- 4 start ---- */
@@ -337,15 +348,16 @@ static int start(struct spawn *s, struct ic_error *error)
             "tmpfs", record->overlay_size_mib, record->vm_id, record->tied ? " ironclaw.tied=1" : "");
     if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
         return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
-    s->start.record = record;
     s->start.mark = s->entry.dir;
     s->start.kernel_args = s->kernel_args;
     s->start.uds_path = s->uds_path;
     s->start.die_with_parent = record->tied;
     s->started = true;
-    r = s->backend->start(&s->start, error);
+    r = s->backend->start(s->backend, &s->start, error);
     record->monitor = s->start.monitor.id;
     record->vsock = s->start.vsock.id;
+    if (r < 0 && s->start.monitor.pidfd >= 0 && fd_wait(s->start.monitor.pidfd, POLLIN, 0) == 0)
+        r = fail_ended(s, error);
     if (r == 0)
         r = table_write(&s->entry, record, error);
     /* The children have their own; ours would hide that they are gone. */
@@ -355,17 +367,6 @@ static int start(struct spawn *s, struct ic_error *error)
 }
 
 /* ---- 5 wait ---- */
-
-static int fail_boot(const struct spawn *s, enum ic_error_code code, const char *what, struct ic_error *error)
-{
-    char console[256], monitor[384];
-
-    (void)tail_line(console, sizeof(console), s->entry.dir, "console.log");
-    (void)tail_line(monitor, sizeof(monitor), s->entry.dir, "monitor.log");
-    if (console[0])
-        return ic_fail(error, code, "VM '%s': %s; last line of its console: %s", s->record.vm_id, what, console);
-    return ic_fail(error, code, "VM '%s': %s; its monitor said: %s", s->record.vm_id, what, monitor);
-}
 
 /* The agent's READY on its connection. A guest is hostile from the first byte: one frame, bounded. */
 static int read_ready(struct spawn *s, struct wire_reader *reader, bool *ret_ready, struct ic_error *error)
@@ -456,9 +457,8 @@ static int wait_once(
     }
     if (p[0].revents)
         return read_ready(s, reader, ret_ready, error);
-    return fail_boot(s, IC_ERR_BACKEND,
-            p[1].revents ? "its monitor process ended during the boot" : "its vsock process ended during the boot",
-            error);
+    return p[1].revents ? fail_ended(s, error)
+                        : fail_boot(s, IC_ERR_BACKEND, "its vsock process ended during the boot", error);
 }
 
 static int wait_ready(struct spawn *s, struct ic_error *error)

@@ -364,8 +364,9 @@ int table_end_processes(const struct table_entry *entry, const struct record *re
 {
     uint64_t deadline = deadline_after_ms(END_TIMEOUT_MS);
     char boot_id[BOOT_ID_SIZE];
-    /* A creator that died between fork and its next record knew of processes that the record does not name. */
-    bool all_known = record && record->monitor.pid > 0 && record->vsock.pid > 0;
+    /* A creator that died between fork and its next record knew of processes that the record does not name; the record
+     * names all of them or none. */
+    bool all_known = record && record->monitor.pid > 0;
     int r = process_boot_id(boot_id);
 
     if (r == 0 && record && strcmp(boot_id, record->boot_id) == 0) {

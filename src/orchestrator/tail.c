@@ -54,6 +54,22 @@ const char *tail_line(char *dst, size_t size, const char *dir, const char *log)
     return dst;
 }
 
+const char *tail_monitor(char *dst, size_t size, const char *dir)
+{
+    char buf[TAIL_BYTES + 1];
+    char *line = NULL, *save = NULL;
+
+    read_tail(buf, dir, "monitor.log");
+    for (char *p = strtok_r(buf, "\r\n", &save); p; p = strtok_r(NULL, "\r\n", &save)) {
+        if (p[strspn(p, " \t")] != '\0' && !strstr(p, "Z ironclaw["))
+            line = p;
+    }
+    dst[0] = '\0';
+    if (line)
+        (void)log_escape(dst, size, line, strlen(line));
+    return dst;
+}
+
 bool tail_powered_off(const char *dir)
 {
     char buf[TAIL_BYTES + 1];

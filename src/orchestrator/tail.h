@@ -10,5 +10,8 @@
 /* Last line that is not blank, escaped, or "". A kernel panic's line wins over what came after it. Returns dst. */
 const char *tail_line(char *dst, size_t size, const char *dir, const char *log);
 
+/* Last line of monitor.log that the VM's processes wrote; our own lines about its state are skipped. As tail_line. */
+const char *tail_monitor(char *dst, size_t size, const char *dir);
+
 /* The kernel log ends with a power-off or restart. Only a hint: a guest can write the same words. */
 bool tail_powered_off(const char *dir);

@@ -14,8 +14,12 @@
 
 static struct process_options options(char *const *argv, int out_fd)
 {
-    return (struct process_options){
-            .size = sizeof(struct process_options), .path = argv[0], .argv = argv, .mark = "test", .out_fd = out_fd};
+    return (struct process_options){.size = sizeof(struct process_options),
+            .path = argv[0],
+            .argv = argv,
+            .mark = "test",
+            .out_fd = out_fd,
+            .err_fd = out_fd};
 }
 
 static void parses_stat(void **state)
@@ -151,6 +155,39 @@ static void limits_files(void **state)
     (void)fclose(out);
 }
 
+static void how(const char *script, char text[64], bool *ret_failed)
+{
+    char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)script, NULL};
+    int null = open("/dev/null", O_WRONLY), pidfd;
+    struct process_options o = options(argv, null);
+    struct process_id id;
+
+    assert_int_equal(process_spawn(&o, &id, &pidfd), 0);
+    process_describe_end(pidfd, text, 64, ret_failed);
+    assert_string_equal(text, ""); /* each script sleeps first */
+    (void)fd_wait(pidfd, POLLIN, deadline_after_ms(5000));
+    process_describe_end(pidfd, text, 64, ret_failed);
+    assert_false(process_alive(&id)); /* still there to be reaped */
+    close(pidfd);
+    close(null);
+}
+
+static void describes_ends(void **state)
+{
+    bool failed = false;
+    char text[64];
+
+    how("sleep 0.2; exit 3", text, &failed);
+    assert_string_equal(text, "with status 3");
+    assert_true(failed);
+    how("sleep 0.2", text, &failed);
+    assert_string_equal(text, "with status 0");
+    assert_false(failed);
+    how("sleep 0.2; kill -9 $$", text, &failed);
+    assert_string_equal(text, "by signal 9 (Killed)");
+    assert_true(failed);
+}
+
 static void finds_programs(void **state)
 {
     char *path = process_find_program("sh");
@@ -176,6 +213,7 @@ int main(void)
             cmocka_unit_test(reports_failed_execs),
             cmocka_unit_test(dies_with_its_parent),
             cmocka_unit_test(limits_files),
+            cmocka_unit_test(describes_ends),
             cmocka_unit_test(finds_programs),
     };
 

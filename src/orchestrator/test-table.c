@@ -26,6 +26,7 @@ static struct process_id start_sleep(const char *mark, int alive_fd)
             .argv = argv,
             .mark = mark,
             .out_fd = log,
+            .err_fd = log,
             .keep_fds = &alive_fd,
             .keep_count = alive_fd >= 0};
     struct process_id id;

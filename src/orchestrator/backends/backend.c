@@ -9,19 +9,15 @@
 #include <sys/ioctl.h>
 
 #include "base/fd.h"
+#include "orchestrator/process.h"
 
+#define PATH_ROOM   128u        /* sun_path has 108 */
 #define CPUINFO_MAX (16u << 20) /* 512 processors have 1 MiB of it */
 
-static void probe_absent(struct backend_probe *ret)
-{
-    *ret = (struct backend_probe){.reason = "it is not in this version of IronClaw; use --backend qemu or auto"};
-}
+static const struct backend *const backends[] = {&backend_ironclaw, &backend_qemu, &backend_firecracker};
 
-static const struct backend backend_ironclaw = {.id = IC_BACKEND_IRONCLAW, .probe = probe_absent};
-static const struct backend backend_firecracker = {.id = IC_BACKEND_FIRECRACKER, .probe = probe_absent};
-
-/* In auto's order. */
-static const struct backend *const backends[] = {&backend_ironclaw, &backend_firecracker, &backend_qemu};
+/* In order; Firecracker only when it is asked for. */
+static const struct backend *const automatic[] = {&backend_ironclaw, &backend_qemu};
 
 const struct backend *backend_get(enum ic_backend id)
 {
@@ -36,11 +32,11 @@ static int pick_auto(const struct backend **ret, struct backend_probe *ret_probe
 {
     struct backend_probe probe = {0};
 
-    for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
-        backends[i]->probe(&probe);
+    for (size_t i = 0; i < ARRAY_SIZE(automatic); i++) {
+        automatic[i]->probe(automatic[i], &probe);
         if (!probe.usable)
             continue;
-        *ret = backends[i];
+        *ret = automatic[i];
         *ret_probe = probe;
         return 0;
     }
@@ -61,10 +57,9 @@ int backend_pick(enum ic_backend wanted, bool require_hardware, const struct bac
     } else if (!backend) {
         return ic_fail(error, IC_ERR_INVALID, "backend %d: there is none with this number", (int)wanted);
     } else {
-        backend->probe(&probe);
+        backend->probe(backend, &probe);
         if (!probe.usable)
-            return ic_fail(error, backend->start ? IC_ERR_BACKEND : IC_ERR_UNSUPPORTED, "backend %s: %s",
-                    ic_backend_name(wanted), probe.reason);
+            return ic_fail(error, IC_ERR_BACKEND, "backend %s: %s", ic_backend_name(wanted), probe.reason);
     }
     if (require_hardware && probe.isolation != IC_ISOLATION_HARDWARE)
         return ic_fail(error, IC_ERR_DENIED,
@@ -74,6 +69,39 @@ int backend_pick(enum ic_backend wanted, bool require_hardware, const struct bac
     *ret = backend;
     *ret_probe = probe;
     return 0;
+}
+
+int backend_listen(
+        const struct backend_start *start, const char *name, int backlog, int *ret_fd, struct ic_error *error)
+{
+    _cleanup_(fd_closep) int fd = -1;
+    char path[PATH_ROOM];
+    int r = -ENAMETOOLONG;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s", start->record->run_dir, name) < sizeof(path))
+        r = unix_listen(path, backlog, &fd);
+    if (r == 0)
+        r = fd_above_stdio(&fd);
+    if (r < 0)
+        return ic_fail_errno(error, r, "socket %s", path);
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+const char *backend_libexec_dir(void)
+{
+    const char *given = getenv("IRONCLAW_LIBEXEC");
+
+    return given && given[0] ? given : IRONCLAW_LIBEXECDIR;
+}
+
+char *backend_libexec(const char *program)
+{
+    _cleanup_(freep) char *path = NULL;
+
+    if (asprintf(&path, "%s/%s", backend_libexec_dir(), program) < 0)
+        path = NULL;
+    return path ? process_find_program(path) : NULL;
 }
 
 static bool cpu_has_virtualization(void)

@@ -17,18 +17,26 @@ struct backend_child {
     int pidfd; /* -1: not started */
 };
 
-/* What a backend needs to start a VM. All descriptors are borrowed and above 2. */
+/* What a backend needs to start a VM. All descriptors are borrowed and above 2. The directory record->run_dir is there,
+ * for its sockets: BACKEND_VSOCK (made by its own hand or its monitor's), one for control; reap.c knows their names. */
 struct backend_start {
     const struct record *record;
     const char *mark;        /* PROCESS_MARK_ENV of the children */
     const char *kernel_args; /* the agent's part of the kernel command line */
     int rootfs_fd;           /* read-only */
-    int uds_fd, qmp_fd;      /* listening */
-    const char *uds_path;
+    const char *uds_path;    /* where the guest's vsock is to be reached; nothing is there yet */
     int console_fd, log_fd, alive_fd;
     bool die_with_parent;
-    struct backend_child monitor, vsock; /* out: filled as they start, also when a later step fails */
+    /* Out: filled as they start, also when a later step fails. `vsock` only of a monitor that has no vsock itself. */
+    struct backend_child monitor, vsock;
 };
+
+#define BACKEND_GUEST_CID 3u /* each VM has a vsock of its own, so all may have the same */
+
+/* Names in the run directory. */
+#define BACKEND_VSOCK "v" /* and v_<port> for what the guest connects to */
+#define BACKEND_QMP   "q"
+#define BACKEND_API   "a"
 
 struct backend_probe {
     bool usable;
@@ -44,21 +52,31 @@ enum {
 struct backend {
     enum ic_backend id;
     unsigned capabilities;
-    void (*probe)(struct backend_probe *ret);
-    int (*start)(struct backend_start *start, struct ic_error *error);
-    int (*pause)(const char *run_dir, struct ic_error *error);
-    int (*resume)(const char *run_dir, struct ic_error *error);
+    const void *data; /* the operations' own */
+    void (*probe)(const struct backend *backend, struct backend_probe *ret);
+    int (*start)(const struct backend *backend, struct backend_start *start, struct ic_error *error);
+    int (*pause)(const struct backend *backend, const char *run_dir, struct ic_error *error);
+    int (*resume)(const struct backend *backend, const char *run_dir, struct ic_error *error);
 };
 
 /* NULL for AUTO and for values that are none. */
 const struct backend *backend_get(enum ic_backend id);
 
-/* The one that was asked for, or for AUTO the first that is usable. -IC_ERR_UNSUPPORTED, -IC_ERR_BACKEND with its
- * reason; -IC_ERR_DENIED when hardware isolation is required and can't be had. */
+/* The one that was asked for, or for AUTO the first of ironclaw and qemu that is usable. -IC_ERR_UNSUPPORTED,
+ * -IC_ERR_BACKEND with its reason; -IC_ERR_DENIED when hardware isolation is required and can't be had. */
 int backend_pick(enum ic_backend wanted, bool require_hardware, const struct backend **ret,
         struct backend_probe *ret_probe, struct ic_error *error);
 
 /* Facts about /dev/kvm: usable only with the processor's vmx or svm. Fills `reason` with what is missing. */
 bool backend_kvm_usable(char *reason, size_t size);
 
-extern const struct backend backend_qemu;
+/* Where our own programs are (IRONCLAW_LIBEXEC, else as installed), and the path of one of them, allocated; NULL when
+ * it is not there. */
+const char *backend_libexec_dir(void);
+char *backend_libexec(const char *program);
+
+/* A listening socket in the VM's run directory; above 2. */
+int backend_listen(
+        const struct backend_start *start, const char *name, int backlog, int *ret_fd, struct ic_error *error);
+
+extern const struct backend backend_qemu, backend_ironclaw, backend_firecracker;

@@ -26,9 +26,9 @@
 #include "orchestrator/backends/tsc.h"
 #include "orchestrator/process.h"
 
-#define GUEST_CID      3u /* each VM has a vsock of its own, so all may have the same */
 #define QMP_TIMEOUT_MS 10000u
 #define ARGS_MAX       64u
+#define VSOCK_BACKLOG  128
 
 struct args {
     char *v[ARGS_MAX + 1];
@@ -70,23 +70,12 @@ static char *qemu_path(void)
     return process_find_program(qemu_name());
 }
 
-static const char *vsock_dir(void)
-{
-    const char *given = getenv("IRONCLAW_LIBEXEC");
-
-    return given && given[0] ? given : IRONCLAW_LIBEXECDIR;
-}
-
 static char *vsock_path(void)
 {
-    _cleanup_(freep) char *path = NULL;
-
-    if (asprintf(&path, "%s/ironclaw-vsock", vsock_dir()) < 0)
-        path = NULL;
-    return path ? process_find_program(path) : NULL;
+    return backend_libexec("ironclaw-vsock");
 }
 
-static void qemu_probe(struct backend_probe *ret)
+static void qemu_probe(const struct backend *backend, struct backend_probe *ret)
 {
     _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
     struct backend_probe probe = {0};
@@ -98,7 +87,7 @@ static void qemu_probe(struct backend_probe *ret)
     } else if (!vsock) {
         (void)snprintf(probe.reason, sizeof(probe.reason),
                 "ironclaw-vsock is not in %.128s; install IronClaw, or set IRONCLAW_LIBEXEC to where it was built",
-                vsock_dir());
+                backend_libexec_dir());
     } else {
         probe.usable = true;
         probe.isolation =
@@ -162,7 +151,7 @@ static void add_machine(struct args *a, const struct backend_start *start)
     add(a, "memory-backend-memfd,id=ram,size=%uM,share=on", record->memory_mib);
 }
 
-static void add_devices(struct args *a, const struct backend_start *start, int vhost_fd)
+static void add_devices(struct args *a, const struct backend_start *start, int vhost_fd, int qmp_fd)
 {
     static const char *const devices[] = {
             "virtio-blk-device,drive=root",
@@ -185,7 +174,7 @@ static void add_devices(struct args *a, const struct backend_start *start, int v
     add(a, "-serial");
     add(a, "chardev:console");
     add(a, "-chardev");
-    add(a, "socket,id=qmp,fd=%d,server=on,wait=off", start->qmp_fd);
+    add(a, "socket,id=qmp,fd=%d,server=on,wait=off", qmp_fd);
     add(a, "-mon");
     add(a, "chardev=qmp,mode=control");
     for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
@@ -194,7 +183,7 @@ static void add_devices(struct args *a, const struct backend_start *start, int v
     }
 }
 
-static void qemu_args(struct args *a, const char *qemu, const struct backend_start *start, int vhost_fd)
+static void qemu_args(struct args *a, const char *qemu, const struct backend_start *start, int vhost_fd, int qmp_fd)
 {
     static const char *const fixed[] = {
             "-nodefaults",
@@ -209,7 +198,7 @@ static void qemu_args(struct args *a, const char *qemu, const struct backend_sta
     for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
         add(a, "%s", fixed[i]);
     add_machine(a, start);
-    add_devices(a, start, vhost_fd);
+    add_devices(a, start, vhost_fd, qmp_fd);
     add(a, "-kernel");
     add(a, "%s", start->record->kernel_path);
     if (start->record->initrd_path) {
@@ -228,6 +217,7 @@ static int spawn(struct backend_child *ret, struct args *a, const struct backend
             .argv = a->v,
             .mark = start->mark,
             .out_fd = start->log_fd,
+            .err_fd = start->log_fd,
             .keep_fds = keep,
             .keep_count = keep_count,
             .die_with_parent = start->die_with_parent,
@@ -240,15 +230,18 @@ static int spawn(struct backend_child *ret, struct args *a, const struct backend
     return r < 0 ? ic_fail_errno(error, r, "start of %s", a->v[0]) : 0;
 }
 
-static int qemu_start(struct backend_start *start, struct ic_error *error)
+static int qemu_start(const struct backend *backend, struct backend_start *start, struct ic_error *error)
 {
-    _cleanup_(fd_closep) int for_qemu = -1, for_vsock = -1;
+    _cleanup_(fd_closep) int for_qemu = -1, for_vsock = -1, uds_fd = -1, qmp_fd = -1;
     _cleanup_(args_deinit) struct args qemu_argv = {0}, vsock_argv = {0};
     _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
     int pair[2], r;
 
     if (!qemu || !vsock)
         return ic_fail(error, IC_ERR_BACKEND, "backend qemu: QEMU or ironclaw-vsock went away");
+    if ((r = backend_listen(start, BACKEND_VSOCK, VSOCK_BACKLOG, &uds_fd, error)) < 0 ||
+            (r = backend_listen(start, BACKEND_QMP, 1, &qmp_fd, error)) < 0)
+        return r;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return ic_fail_errno(error, -errno, "socket pair");
     for_qemu = pair[0];
@@ -257,40 +250,40 @@ static int qemu_start(struct backend_start *start, struct ic_error *error)
         return ic_fail_errno(error, r, "socket pair");
 
     /* QEMU first: it has the longer way to go before the two meet. */
-    qemu_args(&qemu_argv, qemu, start, for_qemu);
+    qemu_args(&qemu_argv, qemu, start, for_qemu, qmp_fd);
     r = spawn(&start->monitor, &qemu_argv, start,
-            (const int[]){for_qemu, start->rootfs_fd, start->console_fd, start->qmp_fd, start->alive_fd}, 5, error);
+            (const int[]){for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd}, 5, error);
     if (r < 0)
         return r;
     add(&vsock_argv, "%s", vsock);
     add(&vsock_argv, "--guest-cid");
-    add(&vsock_argv, "%u", GUEST_CID);
+    add(&vsock_argv, "%u", BACKEND_GUEST_CID);
     add(&vsock_argv, "--uds-path");
     add(&vsock_argv, "%s", start->uds_path);
     add(&vsock_argv, "--uds-fd");
-    add(&vsock_argv, "%d", start->uds_fd);
+    add(&vsock_argv, "%d", uds_fd);
     add(&vsock_argv, "--fd");
     add(&vsock_argv, "%d", for_vsock);
     add(&vsock_argv, "--log-level");
     add(&vsock_argv, "warning");
-    return spawn(&start->vsock, &vsock_argv, start, (const int[]){for_vsock, start->uds_fd, start->alive_fd}, 3, error);
+    return spawn(&start->vsock, &vsock_argv, start, (const int[]){for_vsock, uds_fd, start->alive_fd}, 3, error);
 }
 
 static int control(const char *run_dir, const char *command, struct ic_error *error)
 {
     char path[4200];
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/q", run_dir) >= sizeof(path))
+    if ((size_t)snprintf(path, sizeof(path), "%s/" BACKEND_QMP, run_dir) >= sizeof(path))
         return ic_fail(error, IC_ERR_INVALID, "%s: path too long", run_dir);
     return qmp_command(path, command, deadline_after_ms(QMP_TIMEOUT_MS), error);
 }
 
-static int qemu_pause(const char *run_dir, struct ic_error *error)
+static int qemu_pause(const struct backend *backend, const char *run_dir, struct ic_error *error)
 {
     return control(run_dir, "stop", error);
 }
 
-static int qemu_resume(const char *run_dir, struct ic_error *error)
+static int qemu_resume(const struct backend *backend, const char *run_dir, struct ic_error *error)
 {
     return control(run_dir, "cont", error);
 }
