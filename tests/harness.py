@@ -19,6 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Waits are for real machines; where everything is slower (a test host that is emulated itself), so much longer.
+SLOW = float(os.environ.get("IRONCLAW_TEST_SLOW", "1"))
+BOOT_TIMEOUT_MS = 10000  # on hardware, unless SLOW says otherwise
+
+# What runs the VM, as on its command line.
+MONITORS = {"qemu": "qemu-system", "ironclaw": "ironclaw-vmm", "firecracker": "firecracker"}
+
 # The exit status of ironclaw itself; everything else is the command's.
 USAGE, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND = 2, 124, 125, 126, 127
 
@@ -98,13 +105,13 @@ def initramfs_with(image, files, target, compress=False):
 
 def until(condition, seconds, what, step=0.05):
     """Waits for a condition that something else brings about; its value."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOW
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise Failure(f"not within {seconds} s: {what}")
+            raise Failure(f"not within {seconds * SLOW:g} s: {what}")
         time.sleep(step)
 
 
@@ -150,9 +157,12 @@ class Context:
             (self.home / "data").symlink_to(data)
         self.env = dict(os.environ, IRONCLAW_HOME=str(self.home), TMPDIR=str(self.tmp), LC_ALL="C.UTF-8")
         self.config = {} if options.backend == "auto" else {"backend": options.backend}
+        if SLOW > 1:
+            self.config["boot_timeout_ms"] = int(BOOT_TIMEOUT_MS * SLOW)
         self.write_config(self.config)
         self.cleanups = []
-        self.deadline = time.monotonic() + options.timeout
+        self.deadline = time.monotonic() + options.timeout * SLOW
+        self._host = None
 
     # -- running ironclaw
 
@@ -163,13 +173,35 @@ class Context:
         elif path.exists():
             path.unlink()
 
+    @property
+    def host(self):
+        """What doctor says of this machine."""
+        if self._host is None:
+            self._host = json.loads(self.ic("doctor", "--json").out)
+        return self._host
+
+    @property
+    def backend(self):
+        """The backend that VMs of this test get."""
+        return self.host["backend"] if self.options.backend == "auto" else self.options.backend
+
+    @property
+    def isolation(self):
+        """What must be said of them. Every backend uses hardware virtualization where it is there."""
+        return self.host["isolation"]
+
+    @property
+    def monitor(self):
+        """The name of the program that runs them."""
+        return MONITORS[self.backend]
+
     def argv(self, *args):
         return [shutil.which("ironclaw") or str(self.build / "src/cli/ironclaw"), *map(str, args)]
 
     def remaining(self):
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise Failure(f"the test took longer than {self.options.timeout} s")
+            raise Failure(f"the test took longer than {self.options.timeout * SLOW:.0f} s")
         return left
 
     def ic(self, *args, stdin=b"", timeout=120, env=None, rc=None):
@@ -178,11 +210,11 @@ class Context:
         child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                  env=dict(self.env, **(env or {})), start_new_session=True)
         try:
-            out, err = child.communicate(stdin, timeout=min(timeout, self.remaining()))
+            out, err = child.communicate(stdin, timeout=min(timeout * SLOW, self.remaining()))
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             out, err = child.communicate()
-            raise Failure(f"no end within {timeout} s: {Result(argv, 'none', out, err)}") from None
+            raise Failure(f"no end within {timeout * SLOW:.0f} s: {Result(argv, 'none', out, err)}") from None
         result = Result(argv, child.returncode, out, err)
         if rc is not None and result.rc != rc:
             raise Failure(f"expected status {rc}: {result}")

@@ -68,8 +68,10 @@ def test_files_that_are_none(t):
 
 
 def test_hardware_isolation_required(t):
-    if t.json("doctor", "--json").get("isolation") == "hardware":
-        t.skip("this machine has hardware isolation, so nothing is refused")
+    if t.isolation == "hardware":
+        t.write_config({**t.config, "require_hardware_isolation": True})
+        t.ic(*RUN, rc=0)
+        return
     configured(t, ["hardware"], status=FAILED, require_hardware_isolation=True)
 
 
@@ -156,6 +158,30 @@ def test_no_qemu(t):
     empty.mkdir()
     t.write_config({"backend": "qemu"})
     t.error(*RUN, status=FAILED, words=["qemu", "install"], env={"PATH": str(empty)})
+
+
+def test_no_monitor(t):
+    """Ours or Firecracker asked for, and not installed."""
+    empty = t.work / "libexec"
+    empty.mkdir()
+    t.write_config({"backend": "ironclaw"})
+    t.error(*RUN, status=FAILED, words=["backend ironclaw", "ironclaw-vmm", "install"],
+            env={"IRONCLAW_LIBEXEC": str(empty)})
+    t.write_config({"backend": "firecracker"})
+    t.error(*RUN, status=FAILED, words=["backend firecracker", "install", "IRONCLAW_FIRECRACKER"],
+            env={"IRONCLAW_FIRECRACKER": str(empty / "firecracker")})
+
+
+def test_no_hardware_virtualization(t):
+    if t.isolation == "hardware":
+        t.skip("this machine has hardware virtualization")
+    programs = t.work / "libexec"  # never started
+    programs.mkdir()
+    shutil.copy2("/bin/true", programs / "ironclaw-vmm")
+    for backend in ("ironclaw", "firecracker"):
+        t.write_config({"backend": backend})
+        t.error(*RUN, status=FAILED, words=[f"backend {backend}", "kvm", "--backend qemu"],
+                env={"IRONCLAW_LIBEXEC": str(programs), "IRONCLAW_FIRECRACKER": "/bin/true"})
 
 
 def test_runtime_path_too_long(t):

@@ -162,9 +162,10 @@ def test_ps_and_inspect(t):
         assert len(entries) == 1 and "one" in str(entries) and "ready" in str(entries), entries
         plain = t.ic("ps", rc=0).text
         assert "one" in plain and "ready" in plain, plain
-        if t.options.backend in ("auto", "qemu") and "qemu" in str(entries):
-            assert "software emulation" in str(entries), entries
-            assert "software" in plain, plain
+        assert (entries[0]["backend"], entries[0]["isolation"]) == (t.backend, t.isolation), entries
+        assert t.backend in plain and t.isolation.split()[0] in plain, plain
+        inspected = t.json("inspect", "one")[0]
+        assert (inspected["backend"], inspected["isolation"]) == (t.backend, t.isolation), inspected
         assert "base" in t.ic("image", "ls", rc=0).text
     assert t.json("ps", "--json") == []
 
