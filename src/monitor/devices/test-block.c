@@ -285,7 +285,7 @@ static void test_file_shrank(void **state)
 static void test_hostile_chains(void **state)
 {
     struct test_ring *ring = &driver.rings[0];
-    uint32_t head, written;
+    uint32_t head, written = 0;
 
     /* header too short: answered */
     ram[STATUS] = UNTOUCHED;
@@ -402,7 +402,7 @@ static void test_thread(void **state)
     for (unsigned i = 0; i < 200; i++) {
         struct test_ring *ring = &driver.rings[0];
         uint64_t until = clock_now_ms() + 10000;
-        uint32_t head, written;
+        uint32_t head, written = 0;
 
         offer(IN, i % SECTORS, DATA, 512, true);
         if (i % 5 == 4) {
