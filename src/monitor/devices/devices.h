@@ -57,7 +57,7 @@ void balloon_set_target(struct balloon *balloon, uint32_t mib);
 void balloon_set_interval(struct balloon *balloon, uint32_t seconds);
 void balloon_stats(struct balloon *balloon, struct balloon_stats *ret);
 
-/* 16550 UART. Output is never waited for: bounded buffer, then dropped and counted; see serial.h. */
+/* 16550 UART. Output is never waited for: bounded buffer, then dropped and counted; see serial-output.h. */
 struct serial;
 struct serial_options {
     size_t size;
@@ -73,9 +73,10 @@ void serial_free(struct serial *serial); /* writes out what it has, without wait
 struct bus_range;
 void serial_range(struct serial *serial, struct bus_range *ret);
 
-/* Keyboard controller: reset by command 0xFE, Ctrl-Alt-Del. */
+/* Keyboard controller: reset by command 0xFE, Ctrl-Alt-Del. on_reset is called on a vCPU thread, on each such command.
+ */
 struct i8042;
 int i8042_new(struct i8042 **ret, int irq_fd, void (*on_reset)(void *userdata), void *userdata);
 void i8042_free(struct i8042 *kbd);
 void i8042_range(struct i8042 *kbd, struct bus_range *ret);
-void i8042_ctrl_alt_del(struct i8042 *kbd);
+void i8042_ctrl_alt_del(struct i8042 *kbd); /* on any thread; lost when the guest left the last ones unread */

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keyboard controller (IBM PS/2 Technical Reference, "Keyboard and Auxiliary
+ * Device Controller") with a keyboard that answers its commands and has three
+ * keys, and no mouse. It is there for two things: a guest resets the machine
+ * through it, and the host's Ctrl-Alt-Del comes through it.
+ *
+ * Whatever the guest does not answer or read in time fits in one small queue,
+ * or is lost. Everything is answered at once, since drivers wait up to half a
+ * second for each answer that does not come.
+ */
+#include "monitor/devices/devices.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "monitor/bus.h"
+#include "monitor/layout.h"
+
+#define PORTS       5u
+#define PORT_DATA   0u
+#define PORT_B      1u /* 0x61: speaker and timer; its bit 5 is waited for when the TSC is calibrated by it */
+#define PORT_STATUS 4u /* read: status; written: command */
+#define PORT_B_OUT2 0x20u
+
+#define STATUS_OUTPUT_FULL 0x01u
+#define STATUS_SYSTEM      0x04u
+#define STATUS_UNLOCKED    0x10u
+
+#define CTR_INTERRUPT 0x01u /* the command byte */
+#define CTR_SYSTEM    0x04u
+#define CTR_DISABLED  0x10u
+#define CTR_TRANSLATE 0x40u /* scan code set 2 to set 1 */
+
+#define OUTPUT_PORT    0x03u /* not in reset, A20 open */
+#define OUTPUT_RUNNING 0x01u
+#define KEYBOARD_ACK   0xfau
+#define QUEUE_BYTES    32u
+
+struct i8042 {
+    pthread_mutex_t lock;
+    int irq_fd;
+    void (*on_reset)(void *userdata);
+    void *userdata;
+    uint8_t ctr, command; /* command: the one that waits for its data byte, 0: none */
+    uint8_t queue[QUEUE_BYTES];
+    unsigned first, len;
+};
+
+static void put(struct i8042 *k, uint8_t byte)
+{
+    if (k->len < QUEUE_BYTES)
+        k->queue[(k->first + k->len++) % QUEUE_BYTES] = byte;
+}
+
+static uint8_t take(struct i8042 *k)
+{
+    uint8_t byte = k->queue[k->first];
+
+    if (k->len == 0)
+        return 0;
+    k->first = (k->first + 1) % QUEUE_BYTES;
+    k->len--;
+    return byte;
+}
+
+static void write_command(struct i8042 *k, uint8_t command, bool *ret_reset)
+{
+    k->command = 0;
+    switch (command) {
+    case 0x20: /* read the command byte */
+        put(k, k->ctr);
+        break;
+    case 0x60: /* write it */
+    case 0xd1: /* write the output port */
+    case 0xd2: /* as if the keyboard had sent it */
+    case 0xd3: /* as if the mouse had */
+    case 0xd4: /* to the mouse */
+        k->command = command;
+        break;
+    case 0xa9: /* test the mouse's port: its clock is stuck */
+        put(k, 0x01);
+        break;
+    case 0xaa: /* self-test */
+        k->len = 0;
+        k->ctr |= CTR_SYSTEM;
+        put(k, 0x55);
+        break;
+    case 0xab: /* test the keyboard's port */
+        put(k, 0x00);
+        break;
+    case 0xad:
+        k->ctr |= CTR_DISABLED;
+        break;
+    case 0xae:
+        k->ctr &= (uint8_t)~CTR_DISABLED;
+        break;
+    case 0xd0:
+        put(k, OUTPUT_PORT);
+        break;
+    case 0xfe: /* pulse the reset line */
+        *ret_reset = true;
+        break;
+    default:
+        break;
+    }
+}
+
+static void write_keyboard(struct i8042 *k, uint8_t byte)
+{
+    put(k, byte == 0xee ? byte : KEYBOARD_ACK); /* echo */
+    if (byte == 0xff) {                         /* reset: self-test passed */
+        put(k, 0xaa);
+    } else if (byte == 0xf2) { /* identify: MF2 */
+        put(k, 0xab);
+        put(k, k->ctr & CTR_TRANSLATE ? 0x41 : 0x83);
+    }
+}
+
+static void write_data(struct i8042 *k, uint8_t byte, bool *ret_reset)
+{
+    uint8_t command = k->command;
+
+    k->command = 0;
+    switch (command) {
+    case 0:
+        write_keyboard(k, byte);
+        break;
+    case 0x60:
+        k->ctr = byte;
+        break;
+    case 0xd1:
+        *ret_reset = !(byte & OUTPUT_RUNNING);
+        break;
+    case 0xd2:
+        put(k, byte);
+        break;
+    case 0xd3:
+        put(k, 0xff); /* a loop through a port that isn't there */
+        break;
+    default:
+        break;
+    }
+}
+
+/* The interrupt is an edge for each byte, so also for the next one when one was read. Unlocks. */
+static void unlock_and_raise(struct i8042 *k, bool changed)
+{
+    static const uint64_t one = 1;
+    bool raise = changed && k->len > 0 && (k->ctr & CTR_INTERRUPT);
+
+    pthread_mutex_unlock(&k->lock);
+    if (raise && write(k->irq_fd, &one, sizeof(one)) < 0)
+        return; /* the counter is full, which already says what we want to say */
+}
+
+static void i8042_read(void *device, uint64_t offset, uint8_t *data, uint32_t len)
+{
+    struct i8042 *k = device;
+    bool taken = false;
+
+    pthread_mutex_lock(&k->lock);
+    for (uint32_t i = 0; i < len; i++) {
+        uint64_t port = offset + i;
+
+        if (port == PORT_DATA) {
+            data[i] = take(k);
+            taken = true;
+        } else if (port == PORT_STATUS) {
+            data[i] = STATUS_UNLOCKED | (k->ctr & STATUS_SYSTEM) | (k->len > 0 ? STATUS_OUTPUT_FULL : 0);
+        } else {
+            data[i] = port == PORT_B ? PORT_B_OUT2 : 0;
+        }
+    }
+    unlock_and_raise(k, taken);
+}
+
+static void i8042_write(void *device, uint64_t offset, const uint8_t *data, uint32_t len)
+{
+    struct i8042 *k = device;
+    bool reset = false, written = false;
+
+    pthread_mutex_lock(&k->lock);
+    for (uint32_t i = 0; i < len; i++) {
+        if (offset + i == PORT_DATA)
+            write_data(k, data[i], &reset);
+        else if (offset + i == PORT_STATUS)
+            write_command(k, data[i], &reset);
+        written |= offset + i == PORT_DATA || offset + i == PORT_STATUS;
+    }
+    unlock_and_raise(k, written);
+    if (reset)
+        k->on_reset(k->userdata);
+}
+
+/* Make and break of left Ctrl, left Alt and Delete. All or nothing: half of it would leave keys pressed. */
+void i8042_ctrl_alt_del(struct i8042 *k)
+{
+    static const uint8_t set1[] = {0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d};
+    static const uint8_t set2[] = {0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14};
+    bool translate, fits;
+    size_t len;
+
+    pthread_mutex_lock(&k->lock);
+    translate = (k->ctr & CTR_TRANSLATE) != 0;
+    len = translate ? sizeof(set1) : sizeof(set2);
+    fits = len <= QUEUE_BYTES - k->len;
+    for (size_t i = 0; fits && i < len; i++)
+        put(k, translate ? set1[i] : set2[i]);
+    unlock_and_raise(k, fits);
+}
+
+int i8042_new(struct i8042 **ret, int irq_fd, void (*on_reset)(void *userdata), void *userdata)
+{
+    struct i8042 *k = calloc(1, sizeof(*k));
+
+    if (!k)
+        return -ENOMEM;
+    pthread_mutex_init(&k->lock, NULL);
+    k->irq_fd = irq_fd;
+    k->on_reset = on_reset;
+    k->userdata = userdata;
+    k->ctr = CTR_SYSTEM | CTR_TRANSLATE; /* as firmware leaves it, but without interrupts */
+    *ret = k;
+    return 0;
+}
+
+void i8042_free(struct i8042 *k)
+{
+    if (!k)
+        return;
+    pthread_mutex_destroy(&k->lock);
+    free(k);
+}
+
+void i8042_range(struct i8042 *k, struct bus_range *ret)
+{
+    *ret = (struct bus_range){
+            .base = LAYOUT_I8042_PORT, .size = PORTS, .read = i8042_read, .write = i8042_write, .device = k};
+}
