@@ -36,6 +36,9 @@ void vsock_dev_free(struct vsock_dev *dev);
 struct virtio_device *vsock_dev_device(struct vsock_dev *dev);
 /* After virtio_mmio_init(): host sockets call virtio_mmio_run(). */
 void vsock_dev_connect(struct vsock_dev *dev, struct virtio_mmio *mmio);
+/* After a snapshot was taken or restored, on the loop's thread: ends every connection and tells the driver so (virtio
+ * 1.2 §5.10.6.7). The listener survives. */
+void vsock_dev_transport_reset(struct vsock_dev *dev);
 
 /* Entropy (virtio 1.2 §5.4): getrandom(2), at most RNG_BYTES_PER_SECOND. */
 #define RNG_BYTES_PER_SECOND (1u << 20)
