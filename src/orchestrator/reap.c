@@ -64,6 +64,8 @@ static void describe_end(char *dst, size_t size, const struct record *record, co
         what = "its vsock process ended";
     if (tail_line(line, sizeof(line), dir, "console.log")[0])
         (void)snprintf(dst, size, "%s; last line of its console: %s", what, line);
+    else if (tail_monitor(line, sizeof(line), dir)[0])
+        (void)snprintf(dst, size, "%s; it said: %s", what, line);
     else
         (void)snprintf(dst, size, "%s", what);
 }

@@ -28,6 +28,7 @@ const struct fcapi fcapi_ironclaw = {
 const struct fcapi fcapi_firecracker = {
         .program = "firecracker",
         .env = "IRONCLAW_FIRECRACKER",
+        .plain_id = true,
         .get = "install Firecracker, set IRONCLAW_FIRECRACKER to its path, or use another backend",
         .reboot = "k",
 };
@@ -220,9 +221,9 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
 {
     const struct fcapi *kind = backend->data;
     _cleanup_(freep) char *program = fcapi_path(kind);
-    char path[PATH_ROOM];
-    char *argv[] = {program, (char *)"--api-sock", path, (char *)"--id", (char *)start->record->vm_id,
-            (char *)"--level", (char *)"Warning", NULL};
+    char path[PATH_ROOM], id[IC_VM_ID_MAX + 1];
+    char *argv[] = {
+            program, (char *)"--api-sock", path, (char *)"--id", id, (char *)"--level", (char *)"Warning", NULL};
     struct process_options options = {
             .size = sizeof(options),
             .path = program,
@@ -242,6 +243,11 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
     r = api_path(path, start->record->run_dir, error);
     if (r < 0)
         return r;
+    (void)snprintf(id, sizeof(id), "%s", start->record->vm_id);
+    for (char *p = id; kind->plain_id && *p; p++) {
+        if (*p == '_')
+            *p = '-';
+    }
     r = process_spawn(&options, &start->monitor.id, &start->monitor.pidfd);
     if (r < 0)
         return ic_fail_errno(error, r, "start of %s", program);
