@@ -33,6 +33,12 @@ static void put(uint8_t *to, uint64_t value, size_t len)
     memcpy(to, &value, len); /* little-endian, as the host */
 }
 
+static void put_text(uint8_t *to, const char *text)
+{
+    while (*text) /* fields in the tables have no NUL */
+        *to++ = (uint8_t)*text++;
+}
+
 static uint8_t checksum(const uint8_t *data, size_t len)
 {
     uint8_t sum = 0;
@@ -60,12 +66,12 @@ static uint64_t address(const struct area *area, const uint8_t *table)
 /* ACPI 6.0 table 5-27 */
 static void header(uint8_t *t, const char *signature, uint8_t revision, size_t len)
 {
-    memcpy(t, signature, 4);
+    put_text(t, signature);
     put(t + 4, len, 4);
     t[8] = revision;
-    memcpy(t + 10, "IRONCLMONITOR\0", 14); /* OEM id, OEM table id */
+    put_text(t + 10, "IRONCLMONITOR"); /* OEM id, OEM table id */
     put(t + 24, 1, 4);
-    memcpy(t + 28, "IRCL", 4);
+    put_text(t + 28, "IRCL");
     put(t + 32, 1, 4);
     t[9] = 0;
     t[9] = checksum(t, len);
@@ -86,7 +92,7 @@ static uint8_t *add_fadt(struct area *area, uint64_t dsdt)
     put(t + 120, LAYOUT_I8042_PORT + 4, 8);
     t[128] = 0xfe; /* its reset pulse */
     put(t + 140, dsdt, 8);
-    memcpy(t + 268, "IRONCLAW", 8);
+    put_text(t + 268, "IRONCLAW");
     header(t, "FACP", 6, FADT_SIZE);
     return t;
 }
@@ -157,8 +163,8 @@ static uint8_t *add_ssdt(struct area *area, const struct boot_device *devices, s
 /* ACPI 6.0 §5.2.5.3; the area's first bytes. */
 static void fill_rsdp(uint8_t *t, uint64_t xsdt)
 {
-    memcpy(t, "RSD PTR ", 8);
-    memcpy(t + 9, "IRONCL", 6);
+    put_text(t, "RSD PTR ");
+    put_text(t + 9, "IRONCL");
     t[15] = 2;
     put(t + 20, 36, 4);
     put(t + 24, xsdt, 8);

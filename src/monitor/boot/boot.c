@@ -14,6 +14,9 @@
 #define PAGE 4096u
 #define MIB  (1ull << 20)
 
+/* The 64-bit entry runs on an identity map of the first GiB (vcpu-state.c); PVH without paging. */
+#define MAPPED_BYTES (1ull << 30)
+
 /* Below 1 MiB, a kernel (a bare-metal one: Linux goes above) may use what lies between the command line and the MP
  * table. */
 #define LOW_KERNEL_START (LAYOUT_CMDLINE + PAGE)
@@ -188,7 +191,7 @@ size_t ram_map(uint64_t ram_bytes, struct ram_range ret[static RAM_MAX_RANGES])
 
 int boot_load(struct boot_entry *ret, const struct boot_options *options, struct vm_error *error)
 {
-    struct boot_image image;
+    struct boot_image image = {0};
     struct boot_initrd initrd = {0};
     char cmdline[VM_MAX_CMDLINE];
     int r;
@@ -203,6 +206,9 @@ int boot_load(struct boot_entry *ret, const struct boot_options *options, struct
         r = load_initrd(&initrd, &image, options, error);
     if (r < 0)
         return r;
+    if (image.entry.protocol == BOOT_LINUX64 && image.entry.rip >= MAPPED_BYTES)
+        return vm_fail(error, -ENOEXEC, "kernel %s: its entry point 0x%llx is not in the first GiB, where it must be",
+                options->kernel_path, (unsigned long long)image.entry.rip);
 
     r = gmem_write(options->mem, (struct gpa){LAYOUT_CMDLINE}, cmdline, strlen(cmdline) + 1);
     if (r == 0)

@@ -54,7 +54,7 @@ static int find_pvh_entry(uint64_t *ret, const Elf64_Phdr *ph, const struct boot
         next = (desc + note.n_descsz + align - 1) & ~(align - 1);
         if (desc > ph->p_filesz || note.n_descsz > ph->p_filesz - desc)
             return vm_fail(error, -ENOEXEC, "kernel %s: damaged: the note at byte %llu is longer than its segment",
-                    o->kernel_path, (unsigned long long)(ph->p_offset + at));
+                    o->kernel_path, (unsigned long long)ph->p_offset + at);
         if (note.n_type == PVH_NOTE_ENTRY && note.n_namesz == sizeof(name) &&
                 (note.n_descsz == 4 || note.n_descsz == 8)) {
             r = file_read(o->kernel_fd, ph->p_offset + at + sizeof(note), name, sizeof(name));
@@ -134,7 +134,6 @@ int elf_load(struct boot_image *ret, const struct boot_options *o, struct vm_err
         image.entry = (struct boot_entry){.protocol = BOOT_PVH, .rip = pvh, .params = LAYOUT_PVH_INFO};
     else
         image.entry = (struct boot_entry){.protocol = BOOT_LINUX64, .rip = eh.e_entry, .params = LAYOUT_ZERO_PAGE};
-    /* Both ways in run on an identity map of the memory below the gap. */
     if (image.entry.rip >= LAYOUT_GAP_START || !inside_segment(ph, eh.e_phnum, image.entry.rip))
         return vm_fail(error, -ENOEXEC,
                 "kernel %s: its %sentry point 0x%llx is outside of its segments; not a kernel for this monitor",

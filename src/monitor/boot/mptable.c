@@ -88,10 +88,12 @@ int mptable_write(const struct gmem *mem, uint32_t vcpu_count)
 
     if (vcpu_count == 0 || vcpu_count > VM_MAX_VCPUS)
         return -EINVAL;
-    for (uint8_t i = 0; i < vcpu_count; i++)
+    for (uint32_t i = 0; i < vcpu_count; i++)
         add(&t,
-                &(struct mp_cpu){
-                        .type = ENTRY_CPU, .apic_id = i, .apic_version = APIC_VERSION, .flags = i == 0 ? 3 : 1},
+                &(struct mp_cpu){.type = ENTRY_CPU,
+                        .apic_id = (uint8_t)i,
+                        .apic_version = APIC_VERSION,
+                        .flags = i == 0 ? 3 : 1},
                 sizeof(struct mp_cpu));
     add(&t, &(struct mp_small){ENTRY_BUS, {ISA_BUS, 'I', 'S', 'A', ' ', ' ', ' '}}, sizeof(struct mp_small));
     add(&t,

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#define GIB (1ull << 30)
+
 static struct vm_error error;
 static struct boot_entry entry;
 static struct gmem mem;
@@ -292,6 +294,19 @@ static void the_gap_is_no_memory(void **state)
     assert_memory(elf.ph[1].p_paddr, DATA, sizeof(DATA));
     elf.ph[1].p_paddr++;
     assert_fails(load_in(ram, &elf, sizeof(elf), NULL, 0), -E2BIG, "gap");
+    elf = test_elf();
+    elf.ph[1].p_paddr = GIB;
+    elf.eh.e_entry = GIB;
+    elf.notes.entry = GIB;
+    assert_int_equal(load_in(ram, &elf, sizeof(elf), NULL, 0), 0);
+    elf.notes.pvh.n_type = 17;
+    assert_fails(load_in(ram, &elf, sizeof(elf), NULL, 0), -ENOEXEC, "first GiB");
+    elf.ph[1].p_paddr = elf.eh.e_entry = GIB - 1;
+    assert_int_equal(load_in(ram, &elf, sizeof(elf), NULL, 0), 0);
+    elf = test_elf();
+    elf.notes.entry = elf.ph[1].p_paddr = LAYOUT_GAP_END;
+    elf.ph[1].p_memsz = 32;
+    assert_fails(load_in(ram, &elf, sizeof(elf), NULL, 0), -ENOEXEC, "PVH entry point 0x100000000");
 }
 
 static void bad_setup_headers_are_refused(void **state)
