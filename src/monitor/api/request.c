@@ -590,6 +590,7 @@ void api_answer(const char *method, const char *path, const char *body, size_t l
     struct api_request request;
     struct vm_error error;
 
+    response->status = 0; /* what a handler that can't answer leaves */
     response->body[0] = '\0';
     if (api_parse(&request, method, path, body, len, &error) < 0) {
         api_fault(response, "%s", error.text);
