@@ -39,15 +39,6 @@ static void put_text(uint8_t *to, const char *text)
         *to++ = (uint8_t)*text++;
 }
 
-static uint8_t checksum(const uint8_t *data, size_t len)
-{
-    uint8_t sum = 0;
-
-    while (len-- > 0)
-        sum = (uint8_t)(sum + *data++);
-    return (uint8_t)-sum;
-}
-
 static uint8_t *take(struct area *area, size_t len)
 {
     uint8_t *at = area->bytes + area->used;
@@ -63,7 +54,7 @@ static uint64_t address(const struct area *area, const uint8_t *table)
     return LAYOUT_ACPI + (uint64_t)(table - area->bytes);
 }
 
-/* ACPI 6.0 table 5-27 */
+/* ACPI 6.0 §5.2.6 */
 static void header(uint8_t *t, const char *signature, uint8_t revision, size_t len)
 {
     put_text(t, signature);
@@ -74,10 +65,10 @@ static void header(uint8_t *t, const char *signature, uint8_t revision, size_t l
     put_text(t + 28, "IRCL");
     put(t + 32, 1, 4);
     t[9] = 0;
-    t[9] = checksum(t, len);
+    t[9] = table_checksum(t, len);
 }
 
-/* ACPI 6.0 table 5-34 (FADT); a generic address is: space, bits, offset, access size, 64-bit address (5.2.3.2). */
+/* ACPI 6.0 §5.2.9 (FADT); a generic address (§5.2.3) is: space, bits, offset, access size, 64-bit address. */
 static uint8_t *add_fadt(struct area *area, uint64_t dsdt)
 {
     uint8_t *t = take(area, FADT_SIZE);
@@ -168,8 +159,8 @@ static void fill_rsdp(uint8_t *t, uint64_t xsdt)
     t[15] = 2;
     put(t + 20, 36, 4);
     put(t + 24, xsdt, 8);
-    t[8] = checksum(t, 20);
-    t[32] = checksum(t, 36);
+    t[8] = table_checksum(t, 20);
+    t[32] = table_checksum(t, 36);
 }
 
 int acpi_write(const struct gmem *mem, uint32_t vcpu_count, const struct boot_device *devices, size_t device_count)

@@ -17,7 +17,7 @@
 #define DEFAULT_SETUP_SECTS 4u
 #define ENTRY_64            0x200u
 
-/* The header says its own length: the jump's target behind it (boot.rst, "Details of Harness... jump"). */
+/* The header says its own end: 0x202 plus the byte at 0x201, the distance of the jump over it. */
 static int read_header(struct setup_header *ret, const struct boot_options *o, struct vm_error *error)
 {
     struct setup_header setup = {0};

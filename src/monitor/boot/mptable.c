@@ -64,15 +64,6 @@ static void add(struct mp_table *table, const void *entry, size_t len)
     table->header.entries++;
 }
 
-static uint8_t checksum(const void *data, size_t len)
-{
-    uint8_t sum = 0;
-
-    for (size_t i = 0; i < len; i++)
-        sum = (uint8_t)(sum + ((const uint8_t *)data)[i]);
-    return (uint8_t)-sum;
-}
-
 int mptable_write(const struct gmem *mem, uint32_t vcpu_count)
 {
     struct mp_table t = {.pointer = {.signature = "_MP_",
@@ -108,8 +99,8 @@ int mptable_write(const struct gmem *mem, uint32_t vcpu_count)
     add(&t, &(struct mp_small){ENTRY_LOCAL, {INTERRUPT_EXTINT, 0, 0, ISA_BUS, 0, 0, 0}}, sizeof(struct mp_small));
     add(&t, &(struct mp_small){ENTRY_LOCAL, {INTERRUPT_NMI, 0, 0, ISA_BUS, 0, ALL_APICS, 1}}, sizeof(struct mp_small));
 
-    t.pointer.checksum = checksum(&t.pointer, sizeof(t.pointer));
+    t.pointer.checksum = table_checksum(&t.pointer, sizeof(t.pointer));
     t.header.length = (uint16_t)(t.header.length + sizeof(t.header));
-    t.header.checksum = checksum(&t.header, t.header.length);
+    t.header.checksum = table_checksum(&t.header, t.header.length);
     return gmem_write(mem, (struct gpa){LAYOUT_MPTABLE}, &t, sizeof(t.pointer) + t.header.length);
 }

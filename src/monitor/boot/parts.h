@@ -50,6 +50,17 @@ bool kernel_fits(const struct boot_options *o, uint64_t start, uint64_t size);
 int elf_load(struct boot_image *ret, const struct boot_options *o, struct vm_error *error);
 int bzimage_load(struct boot_image *ret, const struct boot_options *o, struct vm_error *error);
 
+/* The byte that makes the sum of all 0: with the field itself zero, what goes into it. For ACPI and MP tables alike. */
+static inline uint8_t table_checksum(const void *table, size_t len)
+{
+    const uint8_t *byte = table;
+    uint8_t sum = 0;
+
+    while (len-- > 0)
+        sum = (uint8_t)(sum - *byte++);
+    return sum;
+}
+
 /* `ret` holds VM_MAX_CMDLINE bytes. */
 int cmdline_make(char *ret, const struct boot_options *o, struct vm_error *error);
 /* All of it at its place in guest memory; the command line is at LAYOUT_CMDLINE, NUL-terminated, cmdline_size long. */

@@ -156,7 +156,7 @@ static void acpi_refuses_what_it_cannot_say(void **state)
     assert_int_equal(acpi_write(&(struct gmem){0}, 1, NULL, 0), -EFAULT);
 }
 
-/* The word that `iasl -d` writes for a device of the given number, or for one that every VM has. */
+/* iasl disassembles the table without complaint, into a text with all of the wanted parts. */
 static void assert_disassembles(const uint8_t *table, const char *const *wanted, size_t count)
 {
     char dir[] = "/tmp/ironclaw-acpi-XXXXXX", aml[64], dsl[64];
