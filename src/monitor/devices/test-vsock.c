@@ -357,7 +357,7 @@ static void test_transport_reset(void **state)
 /* A vCPU that resets all the time, beside hosts that come and go. */
 static void *restless(void *arg)
 {
-    for (int i = 0; i < 300; i++)
+    for (int i = 0; i < 3000; i++)
         start();
     __atomic_store_n((bool *)arg, true, __ATOMIC_RELEASE);
     return NULL;
