@@ -176,7 +176,7 @@ static bool is_block_device(const char *path)
 }
 
 /* Drivers probe while they are loaded, so the device is usually there; if not, the kernel says when it appears. */
-static void wait_for_root(const char *path)
+static void wait_for_disk(const char *path)
 {
     struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = 1};
     _cleanup_(fd_closep) int fd = -1;
@@ -190,7 +190,7 @@ static void wait_for_root(const char *path)
         boot_fatal("can't listen for devices: %s", strerror(errno));
     while (!is_block_device(path)) {
         if (fd_wait(fd, POLLIN, deadline) < 0)
-            boot_fatal("no root device %s after %u ms (missing driver, or no disk)", path, BOOT_ROOT_WAIT_MS);
+            boot_fatal("no disk %s after %u ms (missing driver, or no disk)", path, BOOT_ROOT_WAIT_MS);
         (void)recv(fd, event, sizeof(event), MSG_DONTWAIT);
     }
 }
@@ -206,6 +206,17 @@ static uint32_t overlay_mib(const struct boot_options *options)
     return (uint32_t)MAX(((uint64_t)info.totalram * info.mem_unit >> 20) / 2, (uint64_t)16);
 }
 
+static bool on_disk(const struct boot_options *options)
+{
+    return strcmp(options->overlay, "ext4") == 0;
+}
+
+/* What is only for this boot: beside what is written to the root, or with that on a disk, in RAM of its own. */
+static const char *scratch_of(const struct boot_options *options)
+{
+    return on_disk(options) ? "/scratch" : "/upper";
+}
+
 static void mount_root(const struct boot_options *options)
 {
     char size[64];
@@ -217,7 +228,12 @@ static void mount_root(const struct boot_options *options)
     mount_or_die(options->root, "/lower", options->rootfstype, MS_RDONLY, NULL);
     mib = overlay_mib(options);
     (void)snprintf(size, sizeof(size), "mode=0755,size=%um,nr_inodes=%u", mib, mib * INODES_PER_MIB);
-    mount_or_die("overlay", "/upper", "tmpfs", 0, size);
+    make_dir(scratch_of(options), 0755);
+    mount_or_die("overlay", scratch_of(options), "tmpfs", 0, size);
+    if (on_disk(options)) {
+        wait_for_disk(options->overlay_device);
+        mount_or_die(options->overlay_device, "/upper", "ext4", MS_NOATIME, NULL);
+    }
     make_dir("/upper/data", 0755);
     make_dir("/upper/work", 0755);
     mount_or_die("overlay", NEW_ROOT, "overlay", 0, "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work");
@@ -226,8 +242,11 @@ static void mount_root(const struct boot_options *options)
 /* ---- 3: inside the root ---- */
 
 /* A directory of the overlay's tmpfs, so that it counts against the same limit and is as fast as RAM. */
-static void bind_scratch(const char *source, const char *target, mode_t mode)
+static void bind_scratch(const struct boot_options *options, const char *name, const char *target, mode_t mode)
 {
+    char source[32];
+
+    (void)snprintf(source, sizeof(source), "%s/%s", scratch_of(options), name);
     make_dir(source, 0755);
     if (chmod(source, mode) < 0 || (mkdir(target, mode) < 0 && errno != EEXIST) ||
             mount(source, target, NULL, MS_BIND, NULL) < 0 ||
@@ -241,7 +260,7 @@ static void link_or_log(const char *target, const char *path)
         log_msg(LOG_WARN, "can't link %s: %s", path, strerror(errno));
 }
 
-static void mount_inside(void)
+static void mount_inside(const struct boot_options *options)
 {
     make_dir(NEW_ROOT "/dev", 0755);
     make_dir(NEW_ROOT "/proc", 0755);
@@ -250,9 +269,9 @@ static void mount_inside(void)
     mount_or_log("sysfs", NEW_ROOT "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount_or_log("cgroup2", NEW_ROOT "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount_or_log("devpts", NEW_ROOT "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666");
-    bind_scratch("/upper/shm", NEW_ROOT "/dev/shm", 01777);
-    bind_scratch("/upper/run", NEW_ROOT "/run", 0755);
-    bind_scratch("/upper/tmp", NEW_ROOT "/tmp", 01777);
+    bind_scratch(options, "shm", NEW_ROOT "/dev/shm", 01777);
+    bind_scratch(options, "run", NEW_ROOT "/run", 0755);
+    bind_scratch(options, "tmp", NEW_ROOT "/tmp", 01777);
     link_or_log("/proc/self/fd", NEW_ROOT "/dev/fd");
     link_or_log("/proc/self/fd/0", NEW_ROOT "/dev/stdin");
     link_or_log("/proc/self/fd/1", NEW_ROOT "/dev/stdout");
@@ -276,10 +295,11 @@ static void delete_initramfs(void)
     (void)unlink("/init");
 }
 
-static void switch_root(void)
+static void switch_root(const struct boot_options *options)
 {
     /* The overlay keeps both layers alive; without a name nobody can reach them beside it. */
-    if (umount2("/lower", MNT_DETACH) < 0 || umount2("/upper", MNT_DETACH) < 0)
+    if (umount2("/lower", MNT_DETACH) < 0 || umount2("/upper", MNT_DETACH) < 0 ||
+            (on_disk(options) && umount2(scratch_of(options), MNT_DETACH) < 0))
         boot_fatal("can't detach the layers: %s", strerror(errno));
     delete_initramfs();
     if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
@@ -340,13 +360,13 @@ void boot_system(struct boot_options *ret_options, uint64_t init_us)
     step(&steps, "early");
     load_modules();
     step(&steps, "modules");
-    wait_for_root(ret_options->root);
+    wait_for_disk(ret_options->root);
     step(&steps, "device");
     mount_root(ret_options);
     step(&steps, "root");
-    mount_inside();
+    mount_inside(ret_options);
     step(&steps, "mounts");
-    switch_root();
+    switch_root(ret_options);
     step(&steps, "switch");
     settle(ret_options);
     step(&steps, "settings");

@@ -5,7 +5,7 @@
  *     /init            this program        /modules/order, /modules/NAME.ko
  *
  *     1. proc, devtmpfs, the command line, the modules in their order
- *     2. the root block device read-only, a tmpfs, an overlay of the two
+ *     2. the root block device read-only, a tmpfs or a writable disk, an overlay of the two
  *     3. the file systems inside it; /tmp, /run and /dev/shm share the
  *        overlay's tmpfs, so that one size limits all that can be written
  *     4. the initramfs's files are deleted (they are RAM), the overlay becomes /

@@ -55,7 +55,9 @@ static int set_option(struct boot_options *o, const char *key, const char *value
     if (strcmp(key, "rootfstype") == 0)
         return copy_word(o->rootfstype, value, "_");
     if (strcmp(key, "overlay") == 0)
-        return strcmp(value, "tmpfs") == 0 ? 0 : -EINVAL;
+        return strcmp(value, "tmpfs") == 0 || strcmp(value, "ext4") == 0 ? copy_word(o->overlay, value, "") : -EINVAL;
+    if (strcmp(key, "overlay_device") == 0)
+        return copy_path(o->overlay_device, value);
     if (strcmp(key, "overlay_mib") == 0)
         return parse_number(value, OVERLAY_MIB_MAX, &o->overlay_mib);
     if (strcmp(key, "hostname") == 0)
@@ -98,8 +100,12 @@ static int parse_word(struct boot_options *o, const char *word, size_t len)
 
 int cmdline_parse(struct boot_options *ret, const char *text, char *bad, size_t bad_size)
 {
-    struct boot_options o = {
-            .root = "/dev/vda", .rootfstype = "erofs", .overlay = "tmpfs", .hostname = "ironclaw", .console_level = -1};
+    struct boot_options o = {.root = "/dev/vda",
+            .rootfstype = "erofs",
+            .overlay = "tmpfs",
+            .overlay_device = "/dev/vdb",
+            .hostname = "ironclaw",
+            .console_level = -1};
 
     while (*text) {
         size_t len = strcspn(text, " \t\n");

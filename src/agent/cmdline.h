@@ -14,13 +14,14 @@
 #define OVERLAY_MIB_MAX   (1u << 20)
 
 struct boot_options {
-    char root[CMDLINE_VALUE_MAX];       /* ironclaw.root=/dev/vda */
-    char rootfstype[CMDLINE_VALUE_MAX]; /* ironclaw.rootfstype=erofs */
-    char overlay[CMDLINE_VALUE_MAX];    /* ironclaw.overlay=tmpfs, the only kind */
-    uint32_t overlay_mib;               /* ironclaw.overlay_mib=N; 0 means half of the RAM */
-    char hostname[CMDLINE_VALUE_MAX];   /* ironclaw.hostname=NAME */
-    int console_level;                  /* ironclaw.console_level=0..8, the kernel's; -1 leaves it */
-    bool tied;                          /* ironclaw.tied=1: power off when the ready connection ends */
+    char root[CMDLINE_VALUE_MAX];           /* ironclaw.root=/dev/vda */
+    char rootfstype[CMDLINE_VALUE_MAX];     /* ironclaw.rootfstype=erofs */
+    char overlay[CMDLINE_VALUE_MAX];        /* ironclaw.overlay=tmpfs or ext4 */
+    char overlay_device[CMDLINE_VALUE_MAX]; /* ironclaw.overlay_device=/dev/vdb, of ext4 */
+    uint32_t overlay_mib;                   /* ironclaw.overlay_mib=N; 0 means half of the RAM */
+    char hostname[CMDLINE_VALUE_MAX];       /* ironclaw.hostname=NAME */
+    int console_level;                      /* ironclaw.console_level=0..8, the kernel's; -1 leaves it */
+    bool tied;                              /* ironclaw.tied=1: power off when the ready connection ends */
 };
 
 /* Fills *ret with the defaults, then with what `text` says. 0; or -EINVAL, and the offending word in bad[0..bad_size).

@@ -55,9 +55,10 @@ static void a_bad_option_is_named_and_changes_nothing(void **state)
 {
     static const char *const words[] = {
             "ironclaw.root=/etc/passwd", "ironclaw.root=/dev/../etc", "ironclaw.root=/dev/",
-            "ironclaw.rootfstype=", "ironclaw.rootfstype=a,b", "ironclaw.overlay=ext4", "ironclaw.overlay_mib=-1",
-            "ironclaw.overlay_mib=99999999999999999999", "ironclaw.overlay_mib=", "ironclaw.hostname=a/b",
-            "ironclaw.console_level=9", "ironclaw.tied=2", "ironclaw.unknown=1", "ironclaw.tied",
+            "ironclaw.rootfstype=", "ironclaw.rootfstype=a,b", "ironclaw.overlay=xfs", "ironclaw.overlay_device=vdb",
+            "ironclaw.overlay_mib=-1", "ironclaw.overlay_mib=99999999999999999999",
+            "ironclaw.overlay_mib=", "ironclaw.hostname=a/b", "ironclaw.console_level=9", "ironclaw.tied=2",
+            "ironclaw.unknown=1", "ironclaw.tied",
             "ironclaw.hostname=01234567890123456789012345678901234567890123456789012345678901234", /* 65 */
     };
     struct boot_options o = {.overlay_mib = 77};

@@ -264,6 +264,8 @@ static int finish(struct run *run, int status)
     int r;
 
     signals_hold();
+    if (run->vm && run->started && !run->args->keep && run->config.overlay.kind == IC_OVERLAY_EXT4)
+        (void)ic_vm_stop(run->vm, 0, NULL); /* what the command wrote is to be on the disk */
     if (run->vm && !(run->args->keep && run->started)) {
         r = ic_destroy_vm(run->vm, &error);
         if (r < 0) {

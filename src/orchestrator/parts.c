@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/buf.h"
@@ -14,13 +15,19 @@
 #define EROFS_SUPER      1024        /* offset of the superblock: magic, then as in fs/erofs/erofs_fs.h */
 #define EROFS_BLKSZBITS  12
 #define EROFS_BLOCKS     36
+#define EXT4_SUPER       1024 /* as in Linux's fs/ext4/ext4.h */
+#define EXT4_BLOCKS      4
+#define EXT4_LOG_BLOCK   24
+#define EXT4_MAGIC_AT    56
+#define EXT4_MAGIC       0xef53u
 #define BZIMAGE_MAGIC    0x53726448u /* "HdrS", Linux boot protocol 2.15, offset 0x202 */
 #define BZIMAGE_MAGIC_AT 0x202
 #define KERNEL_PHDRS_MAX 64u
 
-static int open_file(const char *what, const char *path, int *ret_fd, uint64_t *ret_size, struct ic_error *error)
+static int open_file_as(
+        const char *what, const char *path, int access, int *ret_fd, uint64_t *ret_size, struct ic_error *error)
 {
-    _cleanup_(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    _cleanup_(fd_closep) int fd = open(path, access | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     struct stat st;
 
     if (fd < 0 || fstat(fd, &st) < 0)
@@ -34,6 +41,11 @@ static int open_file(const char *what, const char *path, int *ret_fd, uint64_t *
     }
     *ret_fd = TAKE_FD(fd);
     return 0;
+}
+
+static int open_file(const char *what, const char *path, int *ret_fd, uint64_t *ret_size, struct ic_error *error)
+{
+    return open_file_as(what, path, O_RDONLY, ret_fd, ret_size, error);
 }
 
 int part_check_file(const char *what, const char *path, struct ic_error *error)
@@ -118,5 +130,39 @@ int part_open_rootfs(const char *path, int *ret_fd, struct ic_error *error)
                 "rootfs %s: is cut short (%llu bytes); build it again with 'ironclaw image build'", path,
                 (unsigned long long)size);
     *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int part_open_overlay(const char *path, int *ret_fd, uint64_t *ret_bytes, struct ic_error *error)
+{
+    _cleanup_(fd_closep) int fd = -1;
+    uint64_t size, blocks, need;
+    uint8_t super[64];
+    struct rd rd;
+    uint32_t log;
+    int r = open_file_as("overlay.path", path, O_RDWR, &fd, &size, error);
+
+    if (r < 0)
+        return r;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? ic_fail(error, IC_ERR_STATE,
+                                              "overlay.path %s: is in use by another VM; give each its own", path)
+                                    : ic_fail_errno(error, -errno, "overlay.path %s", path);
+    if (pread(fd, super, sizeof(super), EXT4_SUPER) != (ssize_t)sizeof(super))
+        memset(super, 0, sizeof(super));
+    rd = rd_of(super + EXT4_MAGIC_AT, 2);
+    if (rd_le16(&rd) != EXT4_MAGIC)
+        return ic_fail(error, IC_ERR_CORRUPT,
+                "overlay.path %s: not an ext4 file system; make one with 'truncate -s 1G FILE && mkfs.ext4 FILE'",
+                path);
+    rd = rd_of(super + EXT4_LOG_BLOCK, 4);
+    log = rd_le32(&rd);
+    rd = rd_of(super + EXT4_BLOCKS, 4); /* its upper half is set beyond 16 TiB only */
+    blocks = rd_le32(&rd);
+    if (log > 6 || mul_overflows(blocks, (uint64_t)1024 << log, &need) || need > size)
+        return ic_fail(
+                error, IC_ERR_CORRUPT, "overlay.path %s: is cut short (%llu bytes)", path, (unsigned long long)size);
+    *ret_fd = TAKE_FD(fd);
+    *ret_bytes = size;
     return 0;
 }

@@ -21,6 +21,7 @@ void record_deinit(struct record *record)
     free(record->kernel_path);
     free(record->initrd_path);
     free(record->rootfs_path);
+    free(record->overlay_path);
     free(record->run_dir);
     free(record->user);
     free(record->cwd);
@@ -66,8 +67,8 @@ char *record_encode(const struct record *r)
             "keep", r->keep, "tied_to_caller", r->tied);
     ADD("{s:I, s:I, s:I, s:I}", "vcpu_count", (json_int_t)r->vcpu_count, "memory_mib", (json_int_t)r->memory_mib,
             "timeout_ms", (json_int_t)r->timeout_ms, "boot_timeout_ms", (json_int_t)r->boot_timeout_ms);
-    ADD("{s:{s:s, s:I}}", "overlay", "kind", overlay_words[r->overlay_kind], "size_mib",
-            (json_int_t)r->overlay_size_mib);
+    ADD("{s:{s:s, s:I, s:s?}}", "overlay", "kind", overlay_words[r->overlay_kind], "size_mib",
+            (json_int_t)r->overlay_size_mib, "path", r->overlay_path);
     ADD("{s:s, s:b, s:b}", "seccomp_level", seccomp_words[r->seccomp_level], "require_hardware_isolation",
             r->require_hardware_isolation, "enable_networking", 0);
     ADD("{s:{s:s, s:s}}", "image", "name", r->image, "digest", r->image_digest);
@@ -225,6 +226,7 @@ static int decode_object(struct record *r, const json_t *root)
     part = get_object(&g, "overlay");
     r->overlay_kind = get_word(&part, "kind", overlay_words);
     r->overlay_size_mib = (uint32_t)get_int(&part, "size_mib", 0, UINT32_MAX);
+    get_optional(&part, "path", &r->overlay_path);
     g.error = part.error;
     part = get_object(&g, "image");
     get_text(&part, "name", r->image, sizeof(r->image));

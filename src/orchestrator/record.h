@@ -9,7 +9,7 @@
 #include "orchestrator/error.h"
 #include "orchestrator/process.h"
 
-#define RECORD_VERSION   1
+#define RECORD_VERSION   2
 #define RECORD_MAX_BYTES (1u << 20)
 #define RECORD_MAX_ENV   4096u
 
@@ -22,6 +22,7 @@ struct record {
     uint32_t vcpu_count, memory_mib, timeout_ms, boot_timeout_ms;
     enum ic_overlay_kind overlay_kind;
     uint32_t overlay_size_mib;
+    char *overlay_path; /* of ext4, else NULL */
     enum ic_seccomp_level seccomp_level;
     bool require_hardware_isolation;
     char image[128], image_digest[65], kernel[128], kernel_kind[16];

@@ -29,6 +29,7 @@
 #include "orchestrator/backends/backend.h"
 #include "orchestrator/config.h"
 #include "orchestrator/images/image.h"
+#include "orchestrator/names.h"
 #include "orchestrator/parts.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/session.h"
@@ -37,7 +38,7 @@
 
 #define BOOT_TIMEOUT_SOFTWARE_MS 120000u
 #define BOOT_TIMEOUT_HARDWARE_MS 10000u
-#define LOG_LIMIT_BYTES          (16u << 20)
+#define LOG_LIMIT_BYTES          ((uint64_t)16 << 20)
 #define ENTROPY_BYTES            64u
 #define LIMIT_POLL_MS            100 /* how long a guest may write its console without a limit */
 #define MADE_UP_TRIES            8
@@ -53,7 +54,7 @@ struct spawn {
     int ready_listen_fd, ready_fd;
     char uds_path[PATH_ROOM];
     char kernel_args[512];
-    uint64_t begin_us;
+    uint64_t begin_us, overlay_bytes;
     bool claimed, started, limited;
 };
 
@@ -64,6 +65,7 @@ static void spawn_deinit(struct spawn *s)
     record_deinit(&s->record);
     table_entry_deinit(&s->entry);
     fd_close(s->start.rootfs_fd);
+    fd_close(s->start.overlay_fd);
     fd_close(s->start.console_fd);
     fd_close(s->start.log_fd);
     fd_close(s->start.alive_fd);
@@ -77,7 +79,7 @@ static void spawn_init(struct spawn *s)
 {
     *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
     s->entry.lock_fd = -1;
-    s->start.rootfs_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
+    s->start.rootfs_fd = s->start.overlay_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
     s->start.monitor.pidfd = s->start.vsock.pidfd = -1;
 }
 
@@ -123,6 +125,19 @@ static int copy_env(struct record *record, char *const *image_env, char *const *
     return 0;
 }
 
+/* Loading a module of that size and what it needs would cost every boot. */
+static int look_at_overlay(struct spawn *s, struct ic_error *error)
+{
+    int r = copy_text(&s->record.overlay_path, s->config.overlay.path, error);
+
+    if (r == 0 && strcmp(s->record.kernel_kind, "debian") == 0)
+        return ic_fail(error, IC_ERR_UNSUPPORTED,
+                "overlay.kind ext4: the image's kernel (Debian's) comes without ext4; use an image with the fast "
+                "kernel: "
+                "'ironclaw image build --kernel fast base:fast', then --image base:fast");
+    return r < 0 ? r : part_open_overlay(s->record.overlay_path, &s->start.overlay_fd, &s->overlay_bytes, error);
+}
+
 /* The image's parts, and the configuration's own instead of them. Without need of any of its parts there is no image.
  */
 static int look_at_parts(struct spawn *s, struct ic_error *error)
@@ -156,6 +171,8 @@ static int look_at_parts(struct spawn *s, struct ic_error *error)
         r = part_check_file("initrd", record->initrd_path, error);
     if (r == 0)
         r = part_open_rootfs(record->rootfs_path, &s->start.rootfs_fd, error);
+    if (r == 0 && c->overlay.kind == IC_OVERLAY_EXT4)
+        r = look_at_overlay(s, error);
     return r;
 }
 
@@ -164,8 +181,6 @@ static int look_at_host(struct spawn *s, struct ic_error *error)
     struct backend_probe probe;
     int r;
 
-    if (s->config.overlay.kind == IC_OVERLAY_EXT4)
-        return ic_fail(error, IC_ERR_UNSUPPORTED, "overlay.kind ext4: not in this version; use tmpfs");
     r = backend_pick(s->config.backend, s->config.require_hardware_isolation, &s->backend, &probe, error);
     if (r < 0)
         return r;
@@ -304,7 +319,9 @@ static int open_all(struct spawn *s, struct ic_error *error)
             (r = table_hold_alive(&s->entry, &s->start.alive_fd, error)) < 0)
         return r;
     r = fd_above_stdio(&s->start.rootfs_fd);
-    return r < 0 ? ic_fail_errno(error, r, "rootfs") : 0;
+    if (r == 0 && s->start.overlay_fd >= 0)
+        r = fd_above_stdio(&s->start.overlay_fd);
+    return r < 0 ? ic_fail_errno(error, r, "rootfs or overlay") : 0;
 }
 
 static int fail_boot(const struct spawn *s, enum ic_error_code code, const char *what, struct ic_error *error)
@@ -345,7 +362,8 @@ static int start(struct spawn *s, struct ic_error *error)
     n = snprintf(s->kernel_args, sizeof(s->kernel_args),
             "ironclaw.root=/dev/vda ironclaw.rootfstype=erofs ironclaw.overlay=%s ironclaw.overlay_mib=%u "
             "ironclaw.hostname=%s%s",
-            "tmpfs", record->overlay_size_mib, record->vm_id, record->tied ? " ironclaw.tied=1" : "");
+            overlay_words[record->overlay_kind], record->overlay_size_mib, record->vm_id,
+            record->tied ? " ironclaw.tied=1" : "");
     if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
         return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
     s->start.mark = s->entry.dir;
@@ -416,14 +434,15 @@ static int accept_ready(struct spawn *s)
     return 0;
 }
 
-/* From the guest's first word on its memory is allocated, and files that these two write are logs. */
+/* From the guest's first word on its memory is allocated, and files that these two write are logs, and the overlay's.
+ */
 static void limit_logs(struct spawn *s, bool guest_runs)
 {
     struct stat st;
 
     if (s->limited || (!guest_runs && (fstat(s->start.console_fd, &st) < 0 || st.st_size == 0)))
         return;
-    (void)process_limit_files(&s->record.monitor, LOG_LIMIT_BYTES);
+    (void)process_limit_files(&s->record.monitor, MAX(LOG_LIMIT_BYTES, s->overlay_bytes));
     (void)process_limit_files(&s->record.vsock, LOG_LIMIT_BYTES);
     s->limited = true;
 }

@@ -16,7 +16,8 @@ static int make_start(void **state)
     record.kernel_path = strdup("/k/vm \"linux\"");
     record.initrd_path = strdup("/k/initramfs");
     record.rootfs_path = strdup("/k/rootfs.erofs");
-    start = (struct backend_start){.record = &record, .kernel_args = "ironclaw.tied=1", .uds_path = "/run/one/v"};
+    start = (struct backend_start){
+            .record = &record, .overlay_fd = -1, .kernel_args = "ironclaw.tied=1", .uds_path = "/run/one/v"};
     return 0;
 }
 
@@ -70,6 +71,21 @@ static void plans_for_firecracker(void **state)
     assert_int_equal(fcapi_plan(&fcapi_firecracker, &start, calls), 6);
     assert_null(strstr(calls[1].body, "initrd_path"));
     assert_non_null(strstr(calls[1].body, "reboot=k"));
+    fcapi_free_calls(calls);
+}
+
+static void plans_the_overlay_behind_the_root(void **state)
+{
+    struct fcapi_call calls[FCAPI_CALLS_MAX] = {0};
+
+    record.overlay_path = strdup("/o.img");
+    assert_int_equal(fcapi_plan(&fcapi_ironclaw, &start, calls), 7);
+    assert_string_equal(calls[2].path, "/drives/root");
+    assert_non_null(strstr(calls[2].body, "\"is_read_only\":true"));
+    assert_string_equal(calls[3].path, "/drives/overlay");
+    same(calls[3].body, "{\"drive_id\": \"overlay\", \"path_on_host\": \"/o.img\", \"is_root_device\": false, "
+                        "\"is_read_only\": false, \"cache_type\": \"Writeback\"}");
+    assert_string_equal(calls[6].path, "/actions");
     fcapi_free_calls(calls);
 }
 
@@ -137,6 +153,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test_setup_teardown(plans_in_order, make_start, drop_start),
             cmocka_unit_test_setup_teardown(plans_for_firecracker, make_start, drop_start),
+            cmocka_unit_test_setup_teardown(plans_the_overlay_behind_the_root, make_start, drop_start),
             cmocka_unit_test_setup_teardown(never_plans_a_network, make_start, drop_start),
             cmocka_unit_test_setup_teardown(refuses_what_json_cannot_say, make_start, drop_start),
             cmocka_unit_test(reads_faults),

@@ -87,6 +87,43 @@ static void knows_kernels(void **state)
     assert_int_equal(check_kernel(*state, 12288), -IC_ERR_INVALID);
 }
 
+static int open_overlay(const char *home, size_t size)
+{
+    uint64_t found = 0;
+    int fd = -1, other = -1, r;
+    const char *path = write_file(home, "overlay.img", size);
+
+    r = part_open_overlay(path, &fd, &found, &error);
+    if (r == 0) {
+        assert_int_equal(found, size);
+        assert_int_equal(part_open_overlay(path, &other, &found, &error), -IC_ERR_STATE); /* one VM has it */
+        assert_int_equal(pwrite(fd, "", 1, 0), 1);
+        close(fd);
+    } else {
+        assert_int_equal(fd, -1);
+        assert_non_null(strstr(error.message, "overlay.img"));
+    }
+    return r;
+}
+
+static void knows_overlays(void **state)
+{
+    const uint32_t blocks = 12, log = 0; /* of 1 KiB */
+
+    memset(bytes, 0, sizeof(bytes));
+    assert_int_equal(open_overlay(*state, 12288), -IC_ERR_CORRUPT);
+    assert_int_equal(open_overlay(*state, 100), -IC_ERR_CORRUPT);
+    memcpy(bytes + 1024 + 56, "\x53\xef", 2);
+    memcpy(bytes + 1024 + 4, &blocks, 4);
+    memcpy(bytes + 1024 + 24, &log, 4);
+    assert_int_equal(open_overlay(*state, 12288), 0);
+    assert_int_equal(open_overlay(*state, 12288), 0); /* its lock went with the descriptor */
+    assert_int_equal(open_overlay(*state, 12287), -IC_ERR_CORRUPT);
+    bytes[1024 + 24] = 200;
+    assert_int_equal(open_overlay(*state, 12288), -IC_ERR_CORRUPT);
+    assert_int_equal(part_open_overlay("/nonexistent", &(int){-1}, &(uint64_t){0}, NULL), -IC_ERR_NOT_FOUND);
+}
+
 static void tail_is(const char *home, const char *log, const char *wanted)
 {
     char line[128];
@@ -96,9 +133,22 @@ static void tail_is(const char *home, const char *log, const char *wanted)
     assert_string_equal(tail_line(line, sizeof(line), home, "console.log"), wanted);
 }
 
+static void monitor_said(const char *home, const char *log, const char *wanted)
+{
+    char line[128];
+
+    memcpy(bytes, log, strlen(log));
+    (void)write_file(home, "monitor.log", strlen(log));
+    assert_string_equal(tail_monitor(line, sizeof(line), home), wanted);
+}
+
 static void shows_tails(void **state)
 {
     char line[64];
+
+    monitor_said(*state, "ironclaw-vmm: error: no\n2026-01-01T00:00:00.000Z ironclaw[7]: v: ready -> failed: x\n",
+            "ironclaw-vmm: error: no");
+    monitor_said(*state, "2026-01-01T00:00:00.000Z ironclaw[7]: v: created -> booting: asked for\n", "");
 
     tail_is(*state, "one\ntwo\r\n\n  \n", "two");
     tail_is(*state, "", "");
@@ -115,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(knows_root_filesystems),
             cmocka_unit_test(knows_kernels),
+            cmocka_unit_test(knows_overlays),
             cmocka_unit_test(shows_tails),
     };
 

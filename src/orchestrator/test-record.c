@@ -13,6 +13,8 @@ static void round_trip(void **state)
     a.monitor = (struct process_id){.pid = 17, .start_ticks = UINT32_MAX + 5ull};
     a.kernel_path = strdup("/k \"quoted\", with comma");
     a.user = strdup("agent");
+    a.overlay_kind = IC_OVERLAY_EXT4;
+    a.overlay_path = strdup("/o");
     a.env = calloc(2, sizeof(*a.env));
     a.env[0] = strdup("A=\xc3\xa4\n");
     (void)snprintf(a.failure, sizeof(a.failure), "why");
@@ -26,6 +28,7 @@ static void round_trip(void **state)
     assert_int_equal(b.monitor.start_ticks, a.monitor.start_ticks);
     assert_string_equal(b.kernel_path, a.kernel_path);
     assert_null(b.initrd_path);
+    assert_string_equal(b.overlay_path, "/o");
     assert_string_equal(b.env[0], a.env[0]);
     assert_null(b.env[1]);
     assert_string_equal(b.failure, "why");
@@ -75,8 +78,8 @@ static void refuse(const char *from, const char *to)
 
 static void refuses_wrong_values(void **state)
 {
-    refuse_as("\"version\": 1", "\"version\": 2", -EPROTONOSUPPORT);
-    refuse("\"version\": 1", "\"version\": \"1\"");
+    refuse_as("\"version\": 2", "\"version\": 3", -EPROTONOSUPPORT);
+    refuse("\"version\": 2", "\"version\": \"2\"");
     refuse("\"vm_id\": \"vm-1\"", "\"vm_id\": \"../vm\"");
     refuse("\"state\": \"created\"", "\"state\": \"dreaming\"");
     refuse("\"pid\": 0", "\"pid\": -1");

@@ -24,7 +24,8 @@ struct backend_start {
     const char *mark;        /* PROCESS_MARK_ENV of the children */
     const char *kernel_args; /* the agent's part of the kernel command line */
     int rootfs_fd;           /* read-only */
-    const char *uds_path;    /* where the guest's vsock is to be reached; nothing is there yet */
+    int overlay_fd;       /* of record->overlay_path: read-write, with its lock; -1: none. The VM's processes keep it */
+    const char *uds_path; /* where the guest's vsock is to be reached; nothing is there yet */
     int console_fd, log_fd, alive_fd;
     bool die_with_parent;
     /* Out: filled as they start, also when a later step fails. `vsock` only of a monitor that has no vsock itself. */

@@ -116,6 +116,10 @@ int fcapi_plan(
     add_call(calls, &n, "/drives/root",
             json_pack("{s:s, s:s, s:b, s:b}", "drive_id", "root", "path_on_host", record->rootfs_path, "is_root_device",
                     1, "is_read_only", 1));
+    if (record->overlay_path)
+        add_call(calls, &n, "/drives/overlay",
+                json_pack("{s:s, s:s, s:b, s:b, s:s}", "drive_id", "overlay", "path_on_host", record->overlay_path,
+                        "is_root_device", 0, "is_read_only", 0, "cache_type", "Writeback"));
     add_call(calls, &n, "/vsock",
             json_pack("{s:I, s:s}", "guest_cid", (json_int_t)BACKEND_GUEST_CID, "uds_path", start->uds_path));
     add_call(calls, &n, "/entropy", json_object());
@@ -231,8 +235,8 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
             .mark = start->mark,
             .out_fd = start->console_fd,
             .err_fd = start->log_fd,
-            .keep_fds = &start->alive_fd,
-            .keep_count = 1,
+            .keep_fds = (const int[]){start->alive_fd, start->overlay_fd},
+            .keep_count = start->overlay_fd >= 0 ? 2 : 1,
             .die_with_parent = start->die_with_parent,
     };
     int r;

@@ -19,7 +19,7 @@ struct fcapi {
     const char *program; /* looked up in libexec if it is ours, else in PATH */
     const char *env;     /* names another one; NULL: nothing does */
     bool ours;
-    bool plain_id; /* its --id takes no '_' */
+    bool plain_id;      /* its --id takes no '_' */
     const char *get;    /* how to come by it */
     const char *reboot; /* Linux's reboot=: the way to end itself that the monitor takes as its guest's wish */
 };

@@ -165,6 +165,12 @@ static void add_devices(struct args *a, const struct backend_start *start, int v
     add(a, "fd=%d,set=2", start->console_fd);
     add(a, "-blockdev");
     add(a, "driver=file,node-name=root,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off");
+    if (start->overlay_fd >= 0) {
+        add(a, "-add-fd");
+        add(a, "fd=%d,set=3", start->overlay_fd);
+        add(a, "-blockdev");
+        add(a, "driver=file,node-name=overlay,filename=/dev/fdset/3,read-only=off,auto-read-only=off,locking=off");
+    }
     add(a, "-object");
     add(a, "rng-random,id=rng,filename=/dev/urandom");
     add(a, "-chardev");
@@ -180,6 +186,10 @@ static void add_devices(struct args *a, const struct backend_start *start, int v
     for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
         add(a, "-device");
         add(a, "%s", devices[i]);
+        if (i == 0 && start->overlay_fd >= 0) {
+            add(a, "-device");
+            add(a, "virtio-blk-device,drive=overlay");
+        }
     }
 }
 
@@ -252,7 +262,8 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     /* QEMU first: it has the longer way to go before the two meet. */
     qemu_args(&qemu_argv, qemu, start, for_qemu, qmp_fd);
     r = spawn(&start->monitor, &qemu_argv, start,
-            (const int[]){for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd}, 5, error);
+            (const int[]){for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd, start->overlay_fd},
+            start->overlay_fd >= 0 ? 6 : 5, error);
     if (r < 0)
         return r;
     add(&vsock_argv, "%s", vsock);
