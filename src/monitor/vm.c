@@ -19,6 +19,7 @@
 #include "monitor/layout.h"
 #include "monitor/memory.h"
 #include "monitor/vcpu.h"
+#include "vsock/vsock.h"
 
 /* What a guest gets whose boot source says nothing of it; as Firecracker. */
 #define DEFAULT_BOOT_ARGS                                                                                              \
@@ -460,4 +461,37 @@ int vm_balloon_stats(struct vm *vm, struct balloon_stats *ret, struct vm_error *
     if (r == 0)
         balloon_stats(vm->balloon, ret);
     return r;
+}
+
+void vm_get_stats(const struct vm *vm, struct vm_stats *ret)
+{
+    struct vm_stats stats = {0};
+    struct vsock_stats vsock;
+
+    for (uint32_t i = 0; i < vm->vcpus.count; i++) {
+        const struct vcpu *vcpu = &vm->vcpus.table[i];
+
+        stats.exit_io_in += __atomic_load_n(&vcpu->io_in, __ATOMIC_RELAXED);
+        stats.exit_io_out += __atomic_load_n(&vcpu->io_out, __ATOMIC_RELAXED);
+        stats.exit_mmio_read += __atomic_load_n(&vcpu->mmio_read, __ATOMIC_RELAXED);
+        stats.exit_mmio_write += __atomic_load_n(&vcpu->mmio_write, __ATOMIC_RELAXED);
+    }
+    for (size_t i = 0; i < vm->drive_count; i++) {
+        struct block_stats block;
+
+        block_get_stats(vm->drives[i].block, &block);
+        stats.block_reads += block.reads;
+        stats.block_read_bytes += block.read_bytes;
+        stats.block_writes += block.writes;
+        stats.block_write_bytes += block.write_bytes;
+        stats.block_flushes += block.flushes;
+        stats.block_failures += block.failures;
+    }
+    if (vm->vsock) {
+        vsock_dev_get_stats(vm->vsock, &vsock);
+        stats.vsock_bytes_from_guest = vsock.bytes_from_guest;
+        stats.vsock_bytes_to_guest = vsock.bytes_to_guest;
+        stats.vsock_connections = vsock.connections;
+    }
+    *ret = stats;
 }

@@ -64,3 +64,11 @@ struct balloon_stats {
 int vm_balloon_set_target(struct vm *vm, uint32_t amount_mib, struct vm_error *error);
 int vm_balloon_set_interval(struct vm *vm, uint32_t seconds, struct vm_error *error);
 int vm_balloon_stats(struct vm *vm, struct balloon_stats *ret, struct vm_error *error);
+
+/* Counters since the start; all drives together. */
+struct vm_stats {
+    uint64_t exit_io_in, exit_io_out, exit_mmio_read, exit_mmio_write;
+    uint64_t block_reads, block_read_bytes, block_writes, block_write_bytes, block_flushes, block_failures;
+    uint64_t vsock_bytes_from_guest, vsock_bytes_to_guest, vsock_connections;
+};
+void vm_get_stats(const struct vm *vm, struct vm_stats *ret);

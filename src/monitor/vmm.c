@@ -17,8 +17,11 @@
 #include "base/fd.h"
 #include "monitor/api/api.h"
 #include "monitor/api/controller.h"
+#include "monitor/api/metrics.h"
 #include "monitor/kvm.h"
 #include "monitor/vm.h"
+
+#define METRICS_INTERVAL_MS 60000u
 
 struct vmm {
     const struct options *options;
@@ -28,7 +31,9 @@ struct vmm {
     struct api_server *server;
     struct vm *vm;
     int status; /* the exit status, once the loop ended */
-    uint64_t start_us, start_cpu_us;
+    uint64_t start_us, start_cpu_us, ready_us, ready_cpu_us;
+    int metrics_fd;
+    struct loop_timer metrics_timer;
 
     /* The mailbox: the API thread waits until its letter is answered or the box is closed. */
     pthread_mutex_t lock;
@@ -180,16 +185,55 @@ static int set_logger(void *userdata, const struct api_request *request, struct 
     return open_log(request->logger.path ? request->logger.path : options->log_path, level, error);
 }
 
-static int set_metrics(void *userdata, const char *path, struct vm_error *error)
-{
-    (void)userdata;
-    return vm_fail(error, -ENOTSUP, "metrics %s: this version writes none yet", path);
-}
-
 static int flush_metrics(void *userdata, struct vm_error *error)
 {
-    (void)userdata;
-    return vm_fail(error, -ENOTSUP, "this version writes no metrics yet");
+    struct vmm *vmm = userdata;
+    struct metrics metrics = {
+            .api_server = {vmm->ready_us - vmm->start_us, vmm->ready_cpu_us - vmm->start_cpu_us},
+    };
+    struct vm_stats vm = {0};
+
+    if (vmm->metrics_fd < 0)
+        return vm_fail(error, -ENOENT, "there is no metrics file; PUT /metrics names one");
+    if (vmm->vm)
+        vm_get_stats(vmm->vm, &vm);
+    metrics.vcpu.exit_io_in = vm.exit_io_in;
+    metrics.vcpu.exit_io_out = vm.exit_io_out;
+    metrics.vcpu.exit_mmio_read = vm.exit_mmio_read;
+    metrics.vcpu.exit_mmio_write = vm.exit_mmio_write;
+    metrics.block.read_count = vm.block_reads;
+    metrics.block.read_bytes = vm.block_read_bytes;
+    metrics.block.write_count = vm.block_writes;
+    metrics.block.write_bytes = vm.block_write_bytes;
+    metrics.block.flush_count = vm.block_flushes;
+    metrics.block.failures = vm.block_failures;
+    metrics.vsock.rx_bytes_count = vm.vsock_bytes_to_guest;
+    metrics.vsock.tx_bytes_count = vm.vsock_bytes_from_guest;
+    metrics.vsock.connections = vm.vsock_connections;
+    return metrics_write(&metrics, vmm->metrics_fd, error);
+}
+
+/* Once a minute, as Firecracker, and at the end. */
+static int on_metrics_timer(struct loop_timer *timer)
+{
+    struct vmm *vmm = CONTAINER_OF(timer, struct vmm, metrics_timer);
+
+    (void)flush_metrics(vmm, NULL);
+    loop_arm(&vmm->loop, timer, deadline_after_ms(METRICS_INTERVAL_MS));
+    return 0;
+}
+
+static int set_metrics(void *userdata, const char *path, struct vm_error *error)
+{
+    struct vmm *vmm = userdata;
+
+    int r = metrics_open(path, &vmm->metrics_fd, error);
+
+    if (r == 0) {
+        vmm->metrics_timer.expired = on_metrics_timer;
+        loop_arm(&vmm->loop, &vmm->metrics_timer, deadline_after_ms(METRICS_INTERVAL_MS));
+    }
+    return r;
 }
 
 static const struct controller_ops controller_ops = {
@@ -238,6 +282,15 @@ static int watch_signals(struct vmm *vmm)
 }
 
 /* ---- the run ---- */
+
+static void get_times(uint64_t *ret_us, uint64_t *ret_cpu_us)
+{
+    struct timespec cpu;
+
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    *ret_us = clock_now_us();
+    *ret_cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+}
 
 /* The guest's console on the terminal we were started from: keys go to the guest as they are. */
 static void set_terminal(struct vmm *vmm)
@@ -324,6 +377,7 @@ static void run(struct vmm *vmm)
     if (!kvm_has_hardware())
         log_msg(LOG_WARN, "this processor shows neither vmx nor svm: ordinary kernels are interpreted here and take "
                           "minutes; turn on (nested) virtualization or use the qemu backend");
+    get_times(&vmm->ready_us, &vmm->ready_cpu_us);
     set_terminal(vmm);
     if (vmm->options->config_file && start_from_file(vmm) < 0) {
         vmm->status = EXIT_BAD_CONFIG;
@@ -343,6 +397,11 @@ static void clean_up(struct vmm *vmm)
     if (vmm->server)
         (void)unlink(vmm->options->api_sock);
     api_server_free(vmm->server);
+    if (vmm->metrics_fd >= 0) {
+        (void)flush_metrics(vmm, NULL);
+        loop_disarm(&vmm->loop, &vmm->metrics_timer);
+        fd_close(vmm->metrics_fd);
+    }
     vm_free(vmm->vm);
     controller_deinit(&vmm->controller);
     if (vmm->raw_terminal)
@@ -358,13 +417,10 @@ int vmm_run(const struct options *options)
 {
     static struct vmm vmm; /* large, and zeroed for free */
     struct vm_error error;
-    struct timespec cpu;
 
     vmm.options = options;
-    vmm.signals.fd = vmm.mail.fd = vmm.loop.epoll_fd = -1;
-    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-    vmm.start_us = clock_now_us();
-    vmm.start_cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
+    vmm.signals.fd = vmm.mail.fd = vmm.loop.epoll_fd = vmm.metrics_fd = -1;
+    get_times(&vmm.start_us, &vmm.start_cpu_us);
     if (open_log(options->log_path, options->level, &error) < 0) {
         log_msg(LOG_ERROR, "%s", error.text);
         return EXIT_BAD_USAGE;

@@ -38,8 +38,7 @@ static const struct {
         COUNTER(block, failures),
         COUNTER(vsock, rx_bytes_count),
         COUNTER(vsock, tx_bytes_count),
-        COUNTER(vsock, conns_added),
-        COUNTER(vsock, conns_removed),
+        COUNTER(vsock, connections),
 };
 static_assert(ARRAY_SIZE(counters) == sizeof(struct metrics) / sizeof(uint64_t), "a counter is not in the table");
 

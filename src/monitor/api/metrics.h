@@ -21,7 +21,7 @@ struct metrics {
         uint64_t read_count, read_bytes, write_count, write_bytes, flush_count, failures;
     } block;
     struct {
-        uint64_t rx_bytes_count, tx_bytes_count, conns_added, conns_removed;
+        uint64_t rx_bytes_count, tx_bytes_count, connections; /* rx: to the guest */
     } vsock;
 };
 

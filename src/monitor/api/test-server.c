@@ -271,7 +271,7 @@ static void test_end(void **state)
 
 static void test_metrics(void **state)
 {
-    struct metrics metrics = {.api_server.process_startup_time_us = 7, .vsock.conns_removed = UINT64_MAX};
+    struct metrics metrics = {.api_server.process_startup_time_us = 7, .vsock.connections = UINT64_MAX};
     _cleanup_(freep) char *text = NULL;
     struct vm_error error;
     char file[96];
@@ -290,7 +290,7 @@ static void test_metrics(void **state)
     assert_memory_equal(text, "{\"utc_timestamp_ms\":", 20);
     assert_non_null(strstr(text, ",\"api_server\":{\"process_startup_time_us\":7,"));
     assert_non_null(strstr(text, "},\"block\":{\"read_count\":0,"));
-    assert_non_null(strstr(text, "\"conns_removed\":18446744073709551615}}\n{\"utc_timestamp_ms\":"));
+    assert_non_null(strstr(text, "\"connections\":18446744073709551615}}\n{\"utc_timestamp_ms\":"));
     assert_non_null(strstr(text, "},\"block\":{\"read_count\":3,"));
     (void)unlink(file);
 

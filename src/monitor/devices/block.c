@@ -85,6 +85,7 @@ struct block {
     struct config config;
     char id[VM_MAX_ID + 1], name[VM_MAX_ID + 8];
     struct vq_chain chain;
+    struct block_stats stats; /* written by the thread, read by any: relaxed atomics */
 
     struct loop loop;
     struct loop_fd stop;
@@ -125,6 +126,11 @@ static int transfer(int fd, bool write, struct iovec *iov, size_t count, off_t a
 }
 static_assert(VQ_MAX_CHAIN <= 1024, "IOV_MAX");
 
+static void count(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
+
 static uint8_t read_or_write(struct block *block, bool write, uint64_t sector)
 {
     struct vq_chain *chain = &block->chain;
@@ -138,6 +144,8 @@ static uint8_t read_or_write(struct block *block, bool write, uint64_t sector)
         r = transfer(block->fd, true, chain->readable, chain->readable_count, at);
     else
         r = transfer(block->fd, false, chain->writable, chain->writable_count, at);
+    count(write ? &block->stats.writes : &block->stats.reads, 1);
+    count(write ? &block->stats.write_bytes : &block->stats.read_bytes, len);
     return r < 0 ? STATUS_IOERR : STATUS_OK;
 }
 
@@ -194,6 +202,7 @@ static uint8_t execute(struct block *block, uint32_t *ret_written)
     case T_FLUSH:
         if (!(block->dev.features & BIT(F_FLUSH)))
             return STATUS_UNSUPP;
+        count(&block->stats.flushes, 1);
         return fdatasync(block->fd) < 0 ? STATUS_IOERR : STATUS_OK;
     case T_GET_ID:
         *ret_written = ID_BYTES;
@@ -221,7 +230,7 @@ static bool block_run(struct virtio_device *dev, unsigned index)
     vq_disable_kicks(vq);
     while (requests < BATCH && bytes < BATCH_BYTES) {
         uint32_t written = 0;
-        uint8_t *status;
+        uint8_t *status, result;
         int r = vq_pop(vq, &block->chain);
 
         if (r == VQ_EMPTY && vq_enable_kicks(vq))
@@ -236,7 +245,9 @@ static bool block_run(struct virtio_device *dev, unsigned index)
         }
         requests++;
         bytes += (uint64_t)block->chain.readable_bytes + block->chain.writable_bytes;
-        *status = execute(block, &written);
+        result = execute(block, &written);
+        *status = result;
+        count(&block->stats.failures, result != STATUS_OK);
         vq_push(vq, block->chain.head, written + 1);
     }
     virtio_signal_used(dev, 0);
@@ -387,6 +398,15 @@ static void *block_main(void *arg)
     if (loop_run(&block->loop) < 0)
         log_msg(LOG_ERROR, "%s: its thread ended; the guest's requests stay unanswered", block->name);
     return NULL;
+}
+
+void block_get_stats(const struct block *block, struct block_stats *ret)
+{
+    const uint64_t *from = (const uint64_t *)&block->stats;
+    uint64_t *to = (uint64_t *)ret;
+
+    for (size_t i = 0; i < sizeof(*ret) / sizeof(*to); i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 }
 
 /* Signals are the VMM thread's. */

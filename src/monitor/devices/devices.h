@@ -25,6 +25,10 @@ struct virtio_device *block_device(struct block *block);
 struct loop *block_loop(struct block *block);
 int block_start(struct block *block); /* its thread */
 void block_stop(struct block *block); /* ends and joins the thread */
+struct block_stats {
+    uint64_t reads, read_bytes, writes, write_bytes, flushes, failures;
+};
+void block_get_stats(const struct block *block, struct block_stats *ret); /* on any thread */
 /* Another file under the same rules; under virtio_mmio_lock(), then config_changed. */
 int block_replace(struct block *block, const char *path, struct vm_error *error);
 
@@ -35,6 +39,8 @@ int vsock_dev_new(struct vsock_dev **ret, const struct vsock_config *config, str
 void vsock_dev_free(struct vsock_dev *dev);
 struct virtio_device *vsock_dev_device(struct vsock_dev *dev);
 /* After virtio_mmio_init(): host sockets call virtio_mmio_run(). */
+struct vsock_stats;
+void vsock_dev_get_stats(const struct vsock_dev *dev, struct vsock_stats *ret); /* on the loop's thread */
 void vsock_dev_connect(struct vsock_dev *dev, struct virtio_mmio *mmio);
 /* After a snapshot was taken or restored, on the loop's thread: ends every connection and tells the driver so (virtio
  * 1.2 §5.10.6.7). The listener survives. */
