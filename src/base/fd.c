@@ -117,6 +117,14 @@ int fd_read_all(int fd, void *data, size_t len, uint64_t deadline)
     return 0;
 }
 
+void fd_signal(int event_fd)
+{
+    static const uint64_t one = 1;
+
+    if (write(event_fd, &one, sizeof(one)) < 0)
+        return;
+}
+
 int fd_read_file(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len)
 {
     _cleanup_(fd_closep) int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY);

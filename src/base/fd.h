@@ -33,6 +33,9 @@ int fd_read_all(int fd, void *data, size_t len, uint64_t deadline);
 /* Waits until fd has one of `events` (POLLIN...). -ETIMEDOUT past the deadline. */
 int fd_wait(int fd, short events, uint64_t deadline);
 
+/* Adds one to a non-blocking eventfd; when it is full it already says what we want to say. */
+void fd_signal(int event_fd);
+
 /* Reads a whole file of at most max bytes, NUL-terminated for convenience. The caller frees *ret. -EFBIG if larger. */
 int fd_read_file(int dirfd, const char *path, size_t max, char **ret, size_t *ret_len);
 

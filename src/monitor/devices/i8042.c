@@ -44,7 +44,7 @@ struct i8042 {
     int irq_fd;
     void (*on_reset)(void *userdata);
     void *userdata;
-    uint8_t ctr, command; /* command: the one that waits for its data byte, 0: none */
+    uint8_t ctr, command; /* command: the last one, 0 after its data byte */
     uint8_t queue[QUEUE_BYTES];
     unsigned first, len;
 };
@@ -66,46 +66,39 @@ static uint8_t take(struct i8042 *k)
     return byte;
 }
 
-static void write_command(struct i8042 *k, uint8_t command, bool *ret_reset)
+/* What the controller says to a command at once, or -1. */
+static int answer(struct i8042 *k, uint8_t command)
 {
-    k->command = 0;
     switch (command) {
     case 0x20: /* read the command byte */
-        put(k, k->ctr);
-        break;
-    case 0x60: /* write it */
-    case 0xd1: /* write the output port */
-    case 0xd2: /* as if the keyboard had sent it */
-    case 0xd3: /* as if the mouse had */
-    case 0xd4: /* to the mouse */
-        k->command = command;
-        break;
+        return k->ctr;
     case 0xa9: /* test the mouse's port: its clock is stuck */
-        put(k, 0x01);
-        break;
+        return 0x01;
     case 0xaa: /* self-test */
         k->len = 0;
-        k->ctr |= CTR_SYSTEM;
-        put(k, 0x55);
-        break;
+        return 0x55;
     case 0xab: /* test the keyboard's port */
-        put(k, 0x00);
-        break;
-    case 0xad:
-        k->ctr |= CTR_DISABLED;
-        break;
-    case 0xae:
-        k->ctr &= (uint8_t)~CTR_DISABLED;
-        break;
+        return 0x00;
     case 0xd0:
-        put(k, OUTPUT_PORT);
-        break;
-    case 0xfe: /* pulse the reset line */
-        *ret_reset = true;
-        break;
+        return OUTPUT_PORT;
     default:
-        break;
+        return -1;
     }
+}
+
+static void write_command(struct i8042 *k, uint8_t command, bool *ret_reset)
+{
+    int byte = answer(k, command);
+
+    if (byte >= 0)
+        put(k, (uint8_t)byte);
+    else if (command == 0xad)
+        k->ctr |= CTR_DISABLED;
+    else if (command == 0xae)
+        k->ctr &= (uint8_t)~CTR_DISABLED;
+    else if (command == 0xfe) /* pulse the reset line */
+        *ret_reset = true;
+    k->command = command; /* for the data byte that some have */
 }
 
 static void write_keyboard(struct i8042 *k, uint8_t byte)
@@ -121,39 +114,32 @@ static void write_keyboard(struct i8042 *k, uint8_t byte)
 
 static void write_data(struct i8042 *k, uint8_t byte, bool *ret_reset)
 {
-    uint8_t command = k->command;
-
-    k->command = 0;
-    switch (command) {
-    case 0:
-        write_keyboard(k, byte);
-        break;
-    case 0x60:
+    switch (k->command) {
+    case 0x60: /* write the command byte */
         k->ctr = byte;
         break;
-    case 0xd1:
+    case 0xd1: /* write the output port */
         *ret_reset = !(byte & OUTPUT_RUNNING);
         break;
-    case 0xd2:
-        put(k, byte);
+    case 0xd3: /* loop through the mouse's port, which isn't there */
+        put(k, 0xff);
         break;
-    case 0xd3:
-        put(k, 0xff); /* a loop through a port that isn't there */
+    case 0xd4: /* to the mouse */
         break;
     default:
-        break;
+        write_keyboard(k, byte);
     }
+    k->command = 0;
 }
 
 /* The interrupt is an edge for each byte, so also for the next one when one was read. Unlocks. */
 static void unlock_and_raise(struct i8042 *k, bool changed)
 {
-    static const uint64_t one = 1;
     bool raise = changed && k->len > 0 && (k->ctr & CTR_INTERRUPT);
 
     pthread_mutex_unlock(&k->lock);
-    if (raise && write(k->irq_fd, &one, sizeof(one)) < 0)
-        return; /* the counter is full, which already says what we want to say */
+    if (raise)
+        fd_signal(k->irq_fd);
 }
 
 static void i8042_read(void *device, uint64_t offset, uint8_t *data, uint32_t len)

@@ -19,20 +19,10 @@
 #define BURST_BYTES    4096u                   /* that many don't wait */
 #define TURN_BYTES     (2 * SERIAL_RING_BYTES) /* then the loop's other sources get their turn */
 #define DUPLICATE_MAX  256u  /* one write to a descriptor that may block: what has room for any has room for these */
-#define RETRY_MS       50u   /* not writable, and not pollable either */
 #define RETRY_SPACE_MS 1000u /* the file system is full */
 #define COPY_BYTES     16384u
 
 static_assert(SERIAL_RING_BYTES < SERIAL_LOG_MAX / 2, "a write fits behind the half that is kept");
-
-static void wake(struct serial_output *out)
-{
-    static const uint64_t one = 1;
-
-    /* Fails only when the counter is full, and then an edge is on its way. */
-    if (write(out->wake.fd, &one, sizeof(one)) < 0)
-        return;
-}
 
 /* Locked; there is room. */
 static void append(struct serial_output *out, uint8_t byte)
@@ -55,7 +45,7 @@ void serial_output_put(struct serial_output *out, uint8_t byte)
     }
     pthread_mutex_unlock(&out->lock);
     if (tell)
-        wake(out);
+        fd_signal(out->wake.fd);
 }
 
 /* After n bytes were written. The marker comes before the bytes that are taken again, so it is in the right place. */
@@ -183,10 +173,8 @@ static int flush(struct serial_output *out)
         loop_arm(out->loop, &out->delay, deadline_after_ms(1));
     else if (n == -ENOSPC || n == -EDQUOT)
         loop_arm(out->loop, &out->delay, deadline_after_ms(RETRY_SPACE_MS));
-    else if (n != -EAGAIN)
+    else if (n != -EAGAIN || loop_add(out->loop, &out->room) < 0)
         give_up(out, (int)-n);
-    else if (loop_add(out->loop, &out->room) < 0)
-        loop_arm(out->loop, &out->delay, deadline_after_ms(RETRY_MS));
     return 0;
 }
 

@@ -2,7 +2,8 @@
 /*
  * 16550A UART (National Semiconductor PC16550D data sheet), as far as a
  * driver can see one whose line is infinitely fast: the transmitter is always
- * empty, no character arrives damaged, the divisor is only remembered.
+ * empty, no character arrives damaged or late, and the modem lines never
+ * change. The divisor is only remembered.
  *
  * The interrupt is an edge for each cause that becomes pending; the handler
  * asks the IIR until nothing is left, as it has to on an ISA interrupt.
@@ -40,8 +41,6 @@ enum { /* offsets; the first two are the divisor latch while LCR_DLAB is set */
 
 #define CAUSE_RX     0x01u /* causes are the bits of the IER that enable them */
 #define CAUSE_THRE   0x02u
-#define CAUSE_LINE   0x04u
-#define CAUSE_MODEM  0x08u
 #define IER_MASK     0x0fu
 #define IIR_NONE     0x01u
 #define IIR_FIFO     0xc0u
@@ -55,7 +54,6 @@ enum { /* offsets; the first two are the divisor latch while LCR_DLAB is set */
 #define MCR_LOOP     0x10u
 #define MCR_MASK     0x1fu
 #define LSR_DATA     0x01u
-#define LSR_OVERRUN  0x02u
 #define LSR_EMPTY    0x60u /* holding register and transmitter */
 #define MSR_CTS      0x10u
 #define MSR_DSR      0x20u
@@ -64,8 +62,8 @@ enum { /* offsets; the first two are the divisor latch while LCR_DLAB is set */
 
 struct serial {
     pthread_mutex_t lock;
-    uint8_t divisor[2], ier, lcr, mcr, scr, msr_delta;
-    bool fifo, thre_pending, overrun;
+    uint8_t divisor[2], ier, lcr, mcr, scr;
+    bool fifo, thre_pending;
     uint8_t rx[FIFO_BYTES];
     unsigned rx_first, rx_len;
     bool input_waits; /* for the guest to empty the FIFO, which then wakes the loop thread */
@@ -76,21 +74,10 @@ struct serial {
     struct serial_output output; /* locks itself, inside of our lock */
 };
 
-static void signal_event(int fd)
-{
-    static const uint64_t one = 1;
-
-    /* Fails only when the counter is full, which already says what we want to say. */
-    if (write(fd, &one, sizeof(one)) < 0)
-        return;
-}
-
+/* Of the causes that the IER enables. */
 static uint8_t pending(const struct serial *s)
 {
-    uint8_t causes = (s->rx_len > 0 ? CAUSE_RX : 0) | (s->thre_pending ? CAUSE_THRE : 0) |
-                     (s->overrun ? CAUSE_LINE : 0) | (s->msr_delta ? CAUSE_MODEM : 0);
-
-    return causes & s->ier;
+    return s->ier & ((s->rx_len > 0 ? CAUSE_RX : 0) | (s->thre_pending ? CAUSE_THRE : 0));
 }
 
 static unsigned rx_size(const struct serial *s)
@@ -100,11 +87,8 @@ static unsigned rx_size(const struct serial *s)
 
 static void rx_put(struct serial *s, uint8_t byte)
 {
-    if (s->rx_len >= rx_size(s)) {
-        s->overrun = true;
-        return;
-    }
-    s->rx[(s->rx_first + s->rx_len++) % FIFO_BYTES] = byte;
+    if (s->rx_len < rx_size(s))
+        s->rx[(s->rx_first + s->rx_len++) % FIFO_BYTES] = byte;
 }
 
 static uint8_t rx_take(struct serial *s)
@@ -124,23 +108,13 @@ static uint8_t read_iir(struct serial *s)
 {
     uint8_t causes = pending(s), fifo = s->fifo ? IIR_FIFO : 0;
 
-    if (causes & CAUSE_LINE)
-        return fifo | 0x06;
     if (causes & CAUSE_RX)
         return fifo | 0x04;
     if (causes & CAUSE_THRE) {
         s->thre_pending = false;
         return fifo | 0x02;
     }
-    return fifo | (causes & CAUSE_MODEM ? 0x00 : IIR_NONE);
-}
-
-static uint8_t read_lsr(struct serial *s)
-{
-    uint8_t lsr = LSR_EMPTY | (s->rx_len > 0 ? LSR_DATA : 0) | (s->overrun ? LSR_OVERRUN : 0);
-
-    s->overrun = false;
-    return lsr;
+    return fifo | IIR_NONE;
 }
 
 /* The other end is always there; in loopback the modem control outputs are wired to the inputs. */
@@ -150,24 +124,6 @@ static uint8_t modem_lines(uint8_t mcr)
         return MSR_DCD | MSR_DSR | MSR_CTS;
     return (mcr & MCR_RTS ? MSR_CTS : 0) | (mcr & MCR_DTR ? MSR_DSR : 0) | (mcr & MCR_OUT1 ? MSR_RI : 0) |
            (mcr & MCR_OUT2 ? MSR_DCD : 0);
-}
-
-static void write_mcr(struct serial *s, uint8_t value)
-{
-    uint8_t before = modem_lines(s->mcr), after;
-
-    s->mcr = value & MCR_MASK;
-    after = modem_lines(s->mcr);
-    /* Each delta bit is its line's, four lower; RI's tells only of the falling edge. */
-    s->msr_delta |= (((before ^ after) & (MSR_CTS | MSR_DSR | MSR_DCD)) | (before & ~after & MSR_RI)) >> 4;
-}
-
-static uint8_t read_msr(struct serial *s)
-{
-    uint8_t msr = modem_lines(s->mcr) | s->msr_delta;
-
-    s->msr_delta = 0;
-    return msr;
 }
 
 static void write_fcr(struct serial *s, uint8_t value)
@@ -202,9 +158,9 @@ static uint8_t read_reg(struct serial *s, unsigned reg)
     case REG_MCR:
         return s->mcr;
     case REG_LSR:
-        return read_lsr(s);
+        return LSR_EMPTY | (s->rx_len > 0 ? LSR_DATA : 0);
     case REG_MSR:
-        return read_msr(s);
+        return modem_lines(s->mcr);
     default:
         return s->scr;
     }
@@ -232,7 +188,7 @@ static void write_reg(struct serial *s, unsigned reg, uint8_t value)
         s->lcr = value;
         break;
     case REG_MCR:
-        write_mcr(s, value);
+        s->mcr = value & MCR_MASK;
         break;
     case REG_SCR:
         s->scr = value;
@@ -262,9 +218,9 @@ static void access_regs(struct serial *s, unsigned reg, uint8_t *in, const uint8
         s->input_waits = false;
     pthread_mutex_unlock(&s->lock);
     if (raise)
-        signal_event(s->irq_fd);
+        fd_signal(s->irq_fd);
     if (resume)
-        signal_event(s->wake.fd);
+        fd_signal(s->wake.fd);
 }
 
 static void serial_read(void *device, uint64_t offset, uint8_t *data, uint32_t len)
@@ -303,10 +259,10 @@ static int input_ready(struct loop_fd *source, uint32_t events)
     pthread_mutex_lock(&s->lock);
     for (ssize_t i = 0; i < n; i++)
         rx_put(s, bytes[i]);
-    raise = (pending(s) & (CAUSE_RX | CAUSE_LINE)) != 0;
+    raise = (pending(s) & CAUSE_RX) != 0;
     pthread_mutex_unlock(&s->lock);
     if (raise)
-        signal_event(s->irq_fd);
+        fd_signal(s->irq_fd);
     return 0;
 }
 

@@ -130,9 +130,6 @@ static void test_probe(void **state)
     out(COMMAND, 0xd4);
     out(DATA, 0xff);
     assert_false(full());
-    out(COMMAND, 0xd2);
-    out(DATA, 0x77);
-    assert_answer(0x77);
     out(COMMAND, 0xd0);
     assert_answer(0x03);
 }

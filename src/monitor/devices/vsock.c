@@ -66,7 +66,6 @@ static int reset_noted(struct loop_fd *source, uint32_t events)
 
 static void note_reset(struct virtio_device *dev)
 {
-    static const uint64_t one = 1;
     struct vsock_dev *v = CONTAINER_OF(dev, struct vsock_dev, dev);
 
     v->event = false;
@@ -74,8 +73,7 @@ static void note_reset(struct virtio_device *dev)
         return;
     v->used = false;
     __atomic_store_n(&v->reset, true, __ATOMIC_RELEASE);
-    if (write(v->reset_noted.fd, &one, sizeof(one)) < 0)
-        return; /* the counter is full: it is on its way */
+    fd_signal(v->reset_noted.fd);
 }
 
 static struct virtqueue *queue(struct vsock_dev *v, unsigned index)
