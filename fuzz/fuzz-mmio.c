@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Four devices behind their registers under a hostile driver. The input is a
+ * script: register accesses of every width, writes into guest memory, ready
+ * made descriptors, kicks, resets, and what the host does meanwhile. Guest
+ * memory is one heap block per device, so that ASan sees its ends.
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fuzz.h"
+#include "monitor/devices/devices.h"
+#include "monitor/devices/test-driver.h"
+
+#define DEVICES   4
+#define DISK      0x8000u
+#define CLEARED   0x20000u /* of guest memory, for each input: all that a script writes */
+#define MAX_OPS   400
+#define READ_ONLY 0
+
+enum op { OP_READ, OP_WRITE, OP_MEMORY, OP_KICK, OP_SERVE, OP_START, OP_DESC, OP_OFFER, OP_HOST, OP_COUNT_ };
+
+static struct {
+    struct driver drivers[DEVICES];
+    struct block *blocks[2];
+    struct rng *rng;
+    struct balloon *balloon;
+    struct loop loop;
+    int disks[2];
+} m;
+
+struct input {
+    const uint8_t *p;
+    size_t left;
+};
+
+static uint8_t byte(struct input *in)
+{
+    if (in->left == 0)
+        return 0;
+    in->left--;
+    return *in->p++;
+}
+
+static uint16_t word(struct input *in)
+{
+    uint16_t low = byte(in);
+
+    return (uint16_t)(low | byte(in) << 8);
+}
+
+static uint32_t dword(struct input *in)
+{
+    uint32_t low = word(in);
+
+    return low | (uint32_t)word(in) << 16;
+}
+
+static struct block *new_block(unsigned i)
+{
+    char path[32], id[] = "d";
+    struct drive_config config = {
+            .drive_id = id, .path_on_host = path, .is_read_only = i == READ_ONLY, .writeback = i != READ_ONLY};
+    struct block *block = NULL;
+
+    m.disks[i] = memfd_create("disk", MFD_CLOEXEC);
+    FUZZ_CHECK(m.disks[i] >= 0 && ftruncate(m.disks[i], DISK) == 0);
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", m.disks[i]);
+    FUZZ_CHECK(block_new(&block, &config, NULL) == 0);
+    return block;
+}
+
+static void connect(unsigned i, struct virtio_device *dev, struct loop *loop)
+{
+    uint8_t *ram = aligned_alloc(4096, DRIVER_RAM);
+
+    FUZZ_CHECK(ram && driver_init(&m.drivers[i], dev, ram, loop) == 0);
+}
+
+static void build(void)
+{
+    struct balloon_config config = {.present = true, .deflate_on_oom = true, .stats_polling_interval_s = 1};
+
+    log_init("fuzz", LOG_ERROR, STDERR_FILENO);
+    FUZZ_CHECK(loop_init(&m.loop) == 0);
+    for (unsigned i = 0; i < 2; i++) {
+        m.blocks[i] = new_block(i);
+        connect(i, block_device(m.blocks[i]), block_loop(m.blocks[i]));
+    }
+    FUZZ_CHECK(rng_new(&m.rng, &m.loop, NULL) == 0);
+    connect(2, rng_device(m.rng), &m.loop);
+    rng_connect(m.rng, &m.drivers[2].mmio);
+    FUZZ_CHECK(balloon_new(&m.balloon, &config, &m.drivers[3].mem, &m.loop, NULL) == 0);
+    connect(3, balloon_device(m.balloon), &m.loop);
+    balloon_connect(m.balloon, &m.drivers[3].mmio);
+}
+
+static void start(struct driver *d, uint8_t flags)
+{
+    uint64_t features = driver_offered(d);
+
+    if (flags & 1)
+        features &= ~(1ull << VIRTIO_F_EVENT_IDX);
+    if (flags & 2)
+        features &= ~(1ull << VIRTIO_F_INDIRECT_DESC);
+    if (flags & 4)
+        features &= DRIVER_FEATURES;
+    if ((flags & 0xf0) == 0xf0)
+        features ^= 1ull << (flags & 63);
+    driver_start(d, features);
+}
+
+static void host(unsigned i, struct input *in)
+{
+    struct driver *d = &m.drivers[i];
+    struct balloon_stats stats;
+    uint8_t what = byte(in);
+
+    switch (what % 5) {
+    case 0:
+        virtio_mmio_run(&d->mmio);
+        break;
+    case 1:
+        virtio_mmio_lock(&d->mmio);
+        virtio_mmio_unlock(&d->mmio, true);
+        break;
+    case 2:
+        balloon_set_target(m.balloon, what);
+        break;
+    case 3:
+        balloon_stats(m.balloon, &stats);
+        break;
+    case 4: /* somebody cuts the disk under the guest, and mends it */
+        FUZZ_CHECK(ftruncate(m.disks[READ_ONLY], what * 64) == 0);
+        driver_serve(d, 1);
+        FUZZ_CHECK(ftruncate(m.disks[READ_ONLY], DISK) == 0);
+        break;
+    }
+}
+
+static void step(unsigned i, struct input *in)
+{
+    struct driver *d = &m.drivers[i];
+    enum op op = byte(in) % OP_COUNT_;
+    struct test_ring *ring = &d->rings[0];
+    uint32_t reg, len, at, addr;
+    uint8_t data[8] = {0};
+
+    if (op == OP_DESC || op == OP_OFFER) {
+        ring = &d->rings[byte(in) % VIRTIO_MAX_QUEUES];
+        if (ring->size == 0)
+            return;
+    }
+    switch (op) {
+    case OP_READ:
+    case OP_WRITE:
+        len = 1u << (byte(in) % 4);
+        reg = word(in) & (d->range.size - 1) & ~(len - 1);
+        if (op == OP_WRITE) {
+            for (uint32_t k = 0; k < MIN(len, 4u); k++)
+                data[k] = byte(in);
+            d->range.write(d->range.device, reg, data, len);
+        } else {
+            d->range.read(d->range.device, reg, data, len);
+        }
+        break;
+    case OP_MEMORY:
+        at = word(in);
+        len = byte(in) % 32;
+        for (uint32_t k = 0; k < len; k++)
+            d->ram[at + k] = byte(in);
+        break;
+    case OP_KICK:
+        driver_kick(d, byte(in));
+        break;
+    case OP_SERVE:
+        driver_serve(d, 1 + byte(in) % 3);
+        break;
+    case OP_START:
+        start(d, byte(in));
+        break;
+    case OP_DESC:
+        reg = byte(in) % DRIVER_RING_SIZE;
+        addr = dword(in);
+        len = dword(in);
+        at = byte(in); /* flags and the next one */
+        ring_desc(ring, (uint16_t)reg, addr, len, at & 7, (uint16_t)(at >> 3));
+        break;
+    case OP_OFFER:
+        ring_offer(ring, byte(in));
+        break;
+    case OP_HOST:
+        host(i, in);
+        break;
+    case OP_COUNT_:
+        break;
+    }
+}
+
+static void check(struct driver *d)
+{
+    uint32_t status = driver_read(d, REG_STATUS);
+    const struct virtio_device *dev = d->mmio.dev;
+
+    FUZZ_CHECK(status <= 0xff && (status & 0x30) == 0);
+    FUZZ_CHECK(dev->live == ((status & 0xc4) == 4));
+    FUZZ_CHECK(driver_read(d, REG_INTERRUPT_STATUS) <= 3);
+    for (unsigned q = 0; q < VIRTIO_MAX_QUEUES; q++)
+        FUZZ_CHECK(!dev->queues[q].started || dev->live);
+    FUZZ_CHECK(!dev->live || !(dev->driver_features & ~(dev->features | DRIVER_FEATURES)));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct input in = {.p = data, .left = size};
+    static uint8_t disk[DISK];
+
+    if (!m.blocks[0])
+        build();
+    for (unsigned i = 0; i < DEVICES; i++) {
+        driver_write(&m.drivers[i], REG_STATUS, 0);
+        memset(m.drivers[i].ram, 0, CLEARED);
+        memset(m.drivers[i].rings, 0, sizeof(m.drivers[i].rings));
+    }
+    for (unsigned op = 0; op < MAX_OPS && in.left > 0; op++) {
+        unsigned i = byte(&in) % DEVICES;
+
+        step(i, &in);
+        check(&m.drivers[i]);
+    }
+    FUZZ_CHECK(pread(m.disks[READ_ONLY], disk, sizeof(disk), 0) == DISK);
+    for (size_t i = 0; i < sizeof(disk); i++)
+        FUZZ_CHECK(disk[i] == 0);
+    FUZZ_CHECK(lseek(m.disks[1], 0, SEEK_END) == DISK);
+    return 0;
+}
