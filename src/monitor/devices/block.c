@@ -4,12 +4,15 @@
  *
  * One thread per drive makes one request after the other with preadv and
  * pwritev straight from and to guest memory. Not io_uring: with the image in
- * the page cache, where a root file system lives, it is slower per request
- * (docs/architecture.md has the numbers), and it would add a large system
- * call surface to the thread's filter.
+ * the page cache, where a root file system lives, it is never faster and one
+ * request at a time is slower (docs/architecture.md has the numbers), and it
+ * would add a large system call surface to the thread's filter.
  *
  * Whether the guest may write is decided once, when the file is opened: a
  * read-only drive has no descriptor that could be written with.
+ *
+ * A request runs under the device's lock: a vCPU that resets the device in
+ * the middle of one waits for it, which is what a reset promises.
  */
 #include <errno.h>
 #include <fcntl.h>
