@@ -12,7 +12,7 @@
 #include "base/loop.h"
 #include "base/macro.h"
 #include "vhost/session.h"
-#include "vhost/vsock-backend.h"
+#include "virtio/vsock-backend.h"
 
 #define RING_RX 0u /* virtio 1.2 §5.10.2; queue 2 (events) stays with the VMM */
 #define RING_TX 1u

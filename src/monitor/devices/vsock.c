@@ -17,7 +17,7 @@
 
 #include "base/fd.h"
 #include "monitor/devices/mmio.h"
-#include "vhost/vsock-backend.h"
+#include "virtio/vsock-backend.h"
 
 enum { QUEUE_RX, QUEUE_TX, QUEUE_EVENT, QUEUE_COUNT };
 

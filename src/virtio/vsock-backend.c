@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "vhost/vsock-backend.h"
+#include "virtio/vsock-backend.h"
 
 #include "base/macro.h"
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "vhost/vsock-backend.h"
+#include "virtio/vsock-backend.h"
 #include "virtio/test-ring.h"
 
 #define RAM_SIZE 0x40000u
