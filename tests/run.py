@@ -4,7 +4,7 @@
 
     tests/run.py [-k NAME] [-v] [-j N] [--backend B] [--build DIR] [SUITE...]
 
-Suites: unit (meson's), docs, cross, integration, escape, external. Without a suite: all. -k takes part of a name.
+Suites: unit (meson's), docs, cross, api, integration, escape, external. Without a suite: all. -k takes part of a name.
 `make test` is the usual way in; scripts/env sets what this needs.
 """
 

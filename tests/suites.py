@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suites that need no VM: meson's unit tests and corpora, man pages, the Windows build."""
+"""The suites that need no image: meson's unit tests and corpora, man pages, the Windows build, the monitor's API."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = ("unit", "docs", "cross", "integration", "escape", "external")
+ALL = ("unit", "docs", "cross", "api", "integration", "escape", "external")
 
 
 def step(report, name, argv, show=False, env=None):
@@ -92,3 +93,12 @@ def cross(options, report):
         missing = [f for f in ("src/cli/ironclaw.exe",) if not (build / f).exists()]
         if missing:
             report.add(name + " output", "failed", 0, f"not built: {missing}")
+
+
+def api(options, report):
+    """Firecracker's API of ironclaw-vmm, by curl: each case is one test."""
+    path = ROOT / "tests/api/conformance.py"
+    spec = importlib.util.spec_from_file_location("conformance", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.run(str(Path(options.build).resolve() / "src/monitor/ironclaw-vmm"), options.name, report)

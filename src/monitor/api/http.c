@@ -226,15 +226,13 @@ enum http_event http_feed(struct http_parser *p, const char *data, size_t len, s
  */
 size_t http_format(char *out, size_t size, int status, const char *body, bool keep_alive)
 {
-    size_t len = body && status != 100 && status != 204 ? strlen(body) : 0;
-    int n = snprintf(out, size, "HTTP/1.1 %d \r\nServer: Firecracker API\r\nConnection: %s\r\n", status,
-            keep_alive ? "keep-alive" : "close");
+    bool has_body = body && status != 100 && status != 204;
+    char type[80] = "";
+    int n;
 
-    if (n > 0 && (size_t)n < size && status != 100 && status != 204)
-        n += snprintf(out + n, size - (size_t)n, "Content-Type: application/json\r\nContent-Length: %zu\r\n", len);
-    if (n < 0 || (size_t)n + 2 + len > size)
-        return 0;
-    memcpy(out + n, "\r\n", 2);
-    memcpy(out + n + 2, body ? body : "", len);
-    return (size_t)n + 2 + len;
+    if (has_body)
+        (void)snprintf(type, sizeof(type), "Content-Type: application/json\r\nContent-Length: %zu\r\n", strlen(body));
+    n = snprintf(out, size, "HTTP/1.1 %d \r\nServer: Firecracker API\r\nConnection: %s\r\n%s\r\n%s", status,
+            keep_alive ? "keep-alive" : "close", type, has_body ? body : "");
+    return n > 0 && (size_t)n < size ? (size_t)n : 0;
 }

@@ -54,5 +54,5 @@ void http_reset(struct http_parser *p); /* ready for the next request; frees the
 
 enum http_event http_feed(struct http_parser *p, const char *data, size_t len, size_t *ret_used);
 
-/* Writes a whole response; returns its length, which is at most HTTP_MAX_HEAD + the body's. */
+/* Writes a whole response and a NUL; returns its length, less than HTTP_MAX_HEAD + the body's, or 0: no room. */
 size_t http_format(char *out, size_t size, int status, const char *body, bool keep_alive);

@@ -170,9 +170,9 @@ static const struct field snapshot_load_fields[] = {
 static const struct route {
     const char *method, *path; /* "drives/" takes an id */
     enum api_verb verb;
+    bool partial; /* no field is required, but there must be one */
     const struct field *fields;
     size_t count;
-    bool partial; /* no field is required, but there must be one */
 } routes[] = {
         {"GET", "", API_GET_INSTANCE},
         {"GET", "version", API_GET_VERSION},
@@ -181,7 +181,7 @@ static const struct route {
         {"GET", "balloon", API_GET_BALLOON},
         {"GET", "balloon/statistics", API_GET_BALLOON_STATS},
         {"PUT", "machine-config", API_PUT_MACHINE_CONFIG, BODY(machine_fields)},
-        {"PATCH", "machine-config", API_PATCH_MACHINE_CONFIG, BODY(machine_fields), .partial = true},
+        {"PATCH", "machine-config", API_PATCH_MACHINE_CONFIG, true, BODY(machine_fields)},
         {"PUT", "boot-source", API_PUT_BOOT_SOURCE, BODY(boot_fields)},
         {"PUT", "drives/", API_PUT_DRIVE, BODY(drive_fields)},
         {"PATCH", "drives/", API_PATCH_DRIVE, BODY(drive_patch_fields)},
@@ -411,7 +411,9 @@ static int check_id(const char *id, struct vm_error *error)
     return len <= VM_MAX_ID ? 0 : vm_fail(error, -EINVAL, "API Resource IDs have at most %u characters.", VM_MAX_ID);
 }
 
-static int parse_body(struct api_request *ret, const struct route *route, const json_t *body, struct vm_error *error)
+/* id: the one of the path, or NULL. */
+static int parse_body(
+        struct api_request *ret, const struct route *route, const char *id, const json_t *body, struct vm_error *error)
 {
     struct api_request r = {.verb = route->verb, .drive = {.is_read_only = true}};
     int rc;
@@ -419,8 +421,11 @@ static int parse_body(struct api_request *ret, const struct route *route, const 
     if (!json_is_object(body))
         return vm_fail(error, -EINVAL, BAD_BODY "invalid type: %s, expected an object.", type_name(body));
     rc = parse_fields(&r, route, body, error);
-    if (rc == 0 && r.drive.drive_id)
+    if (rc == 0 && r.drive.drive_id) {
         rc = check_id(r.drive.drive_id, error);
+        if (rc == 0 && id && strcmp(r.drive.drive_id, id) != 0)
+            rc = vm_fail(error, -EINVAL, "The id from the path does not match the id from the body!");
+    }
     if (rc < 0) {
         api_request_deinit(&r);
         return rc;
@@ -435,7 +440,7 @@ int api_parse_body(struct api_request *ret, enum api_verb verb, const json_t *bo
 {
     for (const struct route *route = routes; route < routes + ARRAY_SIZE(routes); route++) {
         if (route->verb == verb && route->fields)
-            return parse_body(ret, route, body, error);
+            return parse_body(ret, route, NULL, body, error);
     }
     return vm_fail(error, -EINVAL, "a request without a body");
 }
@@ -542,7 +547,7 @@ int api_parse(struct api_request *ret, const char *method, const char *path, con
     route = find_route(method, path, &id);
     if (!route)
         return vm_fail(error, -EINVAL, "Invalid request method and/or path: %s %s.", method, excerpt(buf, path));
-    if (!route->fields) {
+    if (!body) {
         *ret = (struct api_request){.verb = route->verb};
         return 0;
     }
@@ -552,14 +557,7 @@ int api_parse(struct api_request *ret, const char *method, const char *path, con
             return rc;
     }
     json = api_parse_json(body, len, error);
-    if (!json)
-        return -EINVAL;
-    rc = parse_body(ret, route, json, error);
-    if (rc == 0 && id && strcmp(ret->drive.drive_id, id) != 0) {
-        api_request_deinit(ret);
-        return vm_fail(error, -EINVAL, "The id from the path does not match the id from the body!");
-    }
-    return rc;
+    return json ? parse_body(ret, route, id, json, error) : -EINVAL;
 }
 
 void api_fault(struct api_response *response, const char *fmt, ...)

@@ -224,8 +224,8 @@ static void test_format(void **state)
     assert_memory_equal(out, full, sizeof(full) - 1);
     assert_int_equal(http_format(out, sizeof(out), 204, "", false), sizeof(none) - 1);
     assert_memory_equal(out, none, sizeof(none) - 1);
-    assert_int_equal(http_format(out, sizeof(full) - 2, 200, "{}", true), 0);
-    assert_int_equal(http_format(out, sizeof(full) - 1, 200, "{}", true), sizeof(full) - 1);
+    assert_int_equal(http_format(out, sizeof(full) - 1, 200, "{}", true), 0);
+    assert_int_equal(http_format(out, sizeof(full), 200, "{}", true), sizeof(full) - 1);
 }
 
 int main(void)
