@@ -148,20 +148,16 @@ static void give_back_stats(struct balloon *balloon)
 static bool run_queue(struct balloon *balloon, unsigned index)
 {
     struct virtio_device *dev = &balloon->dev;
-    struct virtqueue *vq = &dev->queues[index];
     uint32_t pages = 0;
     bool more = true;
 
-    vq_disable_kicks(vq);
-    for (unsigned n = 0; n < BATCH && pages < BATCH_PFNS && more; n++) {
-        int r = vq_pop(vq, &balloon->chain);
+    for (unsigned n = 0; n < BATCH && pages < BATCH_PFNS; n++) {
         const char *wrong = NULL;
         uint32_t count = 0;
 
-        if (r != VQ_CHAIN) {
-            more = r == VQ_EMPTY && vq_enable_kicks(vq);
-            continue;
-        }
+        more = virtio_next(dev, index, &balloon->chain) == VQ_CHAIN;
+        if (!more)
+            break;
         if (index == STATS) {
             give_back_stats(balloon); /* there should be none */
             take_stats(balloon);
@@ -176,7 +172,7 @@ static bool run_queue(struct balloon *balloon, unsigned index)
             return false;
         }
         pages += count;
-        vq_push(vq, balloon->chain.head, 0);
+        vq_push(&dev->queues[index], balloon->chain.head, 0);
     }
     virtio_signal_used(dev, index);
     return !virtio_check_fault(dev, index) && more;

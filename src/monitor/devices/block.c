@@ -225,20 +225,15 @@ static uint8_t execute(struct block *block, uint32_t *ret_written)
 static bool block_run(struct virtio_device *dev, unsigned index)
 {
     struct block *block = CONTAINER_OF(dev, struct block, dev);
-    struct virtqueue *vq = &dev->queues[0];
     unsigned requests = 0;
     uint64_t bytes = 0;
     bool more = true;
 
-    vq_disable_kicks(vq);
     while (requests < BATCH && bytes < BATCH_BYTES) {
         uint32_t written = 0;
         uint8_t *status, result;
-        int r = vq_pop(vq, &block->chain);
 
-        if (r == VQ_EMPTY && vq_enable_kicks(vq))
-            continue;
-        more = r == VQ_CHAIN;
+        more = virtio_next(dev, 0, &block->chain) == VQ_CHAIN;
         if (!more)
             break;
         status = vq_chain_split_last(&block->chain);
@@ -251,7 +246,7 @@ static bool block_run(struct virtio_device *dev, unsigned index)
         result = execute(block, &written);
         *status = result;
         count(&block->stats.failures, result != STATUS_OK);
-        vq_push(vq, block->chain.head, written + 1);
+        vq_push(&dev->queues[0], block->chain.head, written + 1);
     }
     virtio_signal_used(dev, 0);
     return !virtio_check_fault(dev, 0) && more;

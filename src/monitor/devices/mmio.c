@@ -28,12 +28,9 @@
 #define INTERRUPT_STATUS    0x060u
 #define INTERRUPT_ACK       0x064u
 #define STATUS              0x070u
-#define QUEUE_DESC_LOW      0x080u
-#define QUEUE_DESC_HIGH     0x084u
-#define QUEUE_DRIVER_LOW    0x090u
-#define QUEUE_DRIVER_HIGH   0x094u
-#define QUEUE_DEVICE_LOW    0x0a0u
-#define QUEUE_DEVICE_HIGH   0x0a4u
+#define QUEUE_DESC          0x080u /* these three: low half, then high half */
+#define QUEUE_DRIVER        0x090u
+#define QUEUE_DEVICE        0x0a0u
 #define SHM_SEL             0x0acu
 #define SHM_LEN_LOW         0x0b0u
 #define SHM_BASE_HIGH       0x0bcu
@@ -207,23 +204,21 @@ static void write_status(struct virtio_mmio *mmio, uint32_t value)
         activate(mmio);
 }
 
-static void write_driver_features(struct virtio_mmio *mmio, uint32_t value)
+static void write_half(uint64_t *whole, bool high, uint32_t value)
 {
-    uint64_t *features = &mmio->dev->driver_features;
-
-    if (mmio->status & S_FEATURES_OK)
-        fail(mmio->dev, "driver changed features after FEATURES_OK");
-    else if (mmio->driver_features_sel == 0)
-        *features = (*features & ~0xffffffffull) | value;
-    else if (mmio->driver_features_sel == 1)
-        *features = (*features & 0xffffffffull) | (uint64_t)value << 32;
-    else if (value != 0)
-        fail(mmio->dev, "driver set features past bit 63");
+    *whole = high ? (*whole & 0xffffffffull) | (uint64_t)value << 32 : (*whole & ~0xffffffffull) | value;
 }
 
-static void write_half(uint64_t *address, bool high, uint32_t value)
+static void write_driver_features(struct virtio_mmio *mmio, uint32_t value)
 {
-    *address = high ? (*address & 0xffffffffull) | (uint64_t)value << 32 : (*address & ~0xffffffffull) | value;
+    if (mmio->status & (S_FAILED | S_NEEDS_RESET))
+        return;
+    if (mmio->status & S_FEATURES_OK)
+        fail(mmio->dev, "driver changed features after FEATURES_OK");
+    else if (mmio->driver_features_sel < 2)
+        write_half(&mmio->dev->driver_features, mmio->driver_features_sel, value);
+    else if (value != 0)
+        fail(mmio->dev, "driver set features past bit 63");
 }
 
 static void write_ready(struct virtio_mmio *mmio, struct virtio_mmio_queue *q, uint32_t value)
@@ -239,29 +234,31 @@ static void write_ready(struct virtio_mmio *mmio, struct virtio_mmio_queue *q, u
     }
 }
 
-static void write_queue(struct virtio_mmio *mmio, uint32_t reg, uint32_t value)
+static void write_queue(struct virtio_mmio *mmio, uint64_t reg, uint32_t value)
 {
-    struct virtio_mmio_queue *q;
+    struct virtio_mmio_queue *q = mmio->queue_sel < mmio->dev->queue_count ? &mmio->queues[mmio->queue_sel] : NULL;
+    uint64_t *address = NULL;
 
-    if (mmio->queue_sel >= mmio->dev->queue_count) {
-        note(mmio, "no such queue", reg, mmio->queue_sel);
+    if (q && (reg & ~4ull) == QUEUE_DESC)
+        address = &q->desc;
+    else if (q && (reg & ~4ull) == QUEUE_DRIVER)
+        address = &q->avail;
+    else if (q && (reg & ~4ull) == QUEUE_DEVICE)
+        address = &q->used;
+    if (!address && (!q || (reg != QUEUE_NUM && reg != QUEUE_READY)))
+        note(mmio, "write", reg, value);
+    else if (mmio->status & (S_FAILED | S_NEEDS_RESET))
         return;
-    }
-    q = &mmio->queues[mmio->queue_sel];
-    if (reg == QUEUE_READY) {
+    else if (reg == QUEUE_READY)
         write_ready(mmio, q, value);
-    } else if (q->ready || (mmio->status & (S_FEATURES_OK | S_DRIVER_OK)) != S_FEATURES_OK) {
+    else if (q->ready || (mmio->status & (S_FEATURES_OK | S_DRIVER_OK)) != S_FEATURES_OK)
         fail(mmio->dev, "driver set up a queue that runs, or outside of FEATURES_OK to DRIVER_OK");
-    } else if (reg == QUEUE_NUM) {
-        if (value == 0 || value > mmio->dev->queue_size_max || (value & (value - 1)))
-            fail(mmio->dev, "queue size is not a power of two up to QueueNumMax");
-        else
-            q->size = (uint16_t)value;
-    } else {
-        uint64_t *address = reg < QUEUE_DRIVER_LOW ? &q->desc : reg < QUEUE_DEVICE_LOW ? &q->avail : &q->used;
-
+    else if (address)
         write_half(address, reg & 4, value);
-    }
+    else if (value == 0 || value > mmio->dev->queue_size_max || (value & (value - 1)))
+        fail(mmio->dev, "queue size is not a power of two up to QueueNumMax");
+    else
+        q->size = (uint16_t)value;
 }
 
 static void write_register(struct virtio_mmio *mmio, uint64_t reg, uint32_t value)
@@ -282,23 +279,10 @@ static void write_register(struct virtio_mmio *mmio, uint64_t reg, uint32_t valu
     case SHM_SEL: /* every region reads as absent */
         break;
     case DRIVER_FEATURES:
-    case QUEUE_NUM:
-    case QUEUE_READY:
-    case QUEUE_DESC_LOW:
-    case QUEUE_DESC_HIGH:
-    case QUEUE_DRIVER_LOW:
-    case QUEUE_DRIVER_HIGH:
-    case QUEUE_DEVICE_LOW:
-    case QUEUE_DEVICE_HIGH:
-        if (mmio->status & (S_FAILED | S_NEEDS_RESET))
-            break;
-        if (reg == DRIVER_FEATURES)
-            write_driver_features(mmio, value);
-        else
-            write_queue(mmio, (uint32_t)reg, value);
+        write_driver_features(mmio, value);
         break;
     default:
-        note(mmio, "write", reg, value);
+        write_queue(mmio, reg, value);
     }
 }
 

@@ -57,30 +57,21 @@ static uint32_t fill(const struct vq_chain *chain, uint32_t max)
 static bool rng_run(struct virtio_device *dev, unsigned index)
 {
     struct rng *rng = CONTAINER_OF(dev, struct rng, dev);
-    struct virtqueue *vq = &dev->queues[0];
     bool more = true;
 
     refill(rng);
-    vq_disable_kicks(vq);
     for (unsigned n = 0; n < BATCH && more; n++) {
         uint32_t filled;
-        int r;
 
-        if (rng->tokens == 0) {
-            if (!rng->refill.armed)
-                loop_arm(rng->loop, &rng->refill, deadline_after_ms(REFILL_MS));
-            more = false;
+        more = rng->tokens > 0 && virtio_next(dev, 0, &rng->chain) == VQ_CHAIN;
+        if (!more)
             break;
-        }
-        r = vq_pop(vq, &rng->chain);
-        if (r != VQ_CHAIN) {
-            more = r == VQ_EMPTY && vq_enable_kicks(vq);
-            continue;
-        }
         filled = fill(&rng->chain, MIN(rng->tokens, CHAIN_MAX));
         rng->tokens -= filled;
-        vq_push(vq, rng->chain.head, filled);
+        vq_push(&dev->queues[0], rng->chain.head, filled);
     }
+    if (rng->tokens == 0 && !rng->refill.armed)
+        loop_arm(rng->loop, &rng->refill, deadline_after_ms(REFILL_MS));
     virtio_signal_used(dev, 0);
     return !virtio_check_fault(dev, 0) && more;
 }

@@ -1,6 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "monitor/devices/virtio-device.h"
 
+int virtio_next(struct virtio_device *dev, unsigned index, struct vq_chain *ret)
+{
+    struct virtqueue *vq = &dev->queues[index];
+    int r;
+
+    vq_disable_kicks(vq);
+    do
+        r = vq_pop(vq, ret);
+    while (r == VQ_EMPTY && vq_enable_kicks(vq));
+    return r;
+}
+
 void virtio_signal_used(struct virtio_device *dev, unsigned index)
 {
     if (dev->live && vq_should_signal(&dev->queues[index]))

@@ -63,6 +63,8 @@ struct virtio_device {
     void (*fail)(struct virtio_device *dev, const char *why); /* DEVICE_NEEDS_RESET; logged once until the next reset */
 };
 
+/* The next chain, as vq_pop() says; when there is none, kicks are on again. */
+int virtio_next(struct virtio_device *dev, unsigned index, struct vq_chain *ret);
 /* After a batch: interrupts the driver if it wants that for any of the queue's pushed chains. */
 void virtio_signal_used(struct virtio_device *dev, unsigned index);
 /* True, after marking the device, when the queue is broken. */
