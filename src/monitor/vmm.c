@@ -330,20 +330,14 @@ static int listen_for_api(struct vmm *vmm)
 
 static int start_from_file(struct vmm *vmm)
 {
-    struct api_request request = {.verb = API_START};
-    struct api_response response = {0};
     struct vm_error error;
+    int r = controller_load_file(&vmm->controller, vmm->options->config_file, &error);
 
-    if (controller_load_file(&vmm->controller, vmm->options->config_file, &error) < 0) {
+    if (r == 0)
+        r = controller_start(&vmm->controller, &error);
+    if (r < 0)
         log_msg(LOG_ERROR, "%s", error.text);
-        return -EINVAL;
-    }
-    controller_handle(&vmm->controller, &request, &response);
-    if (response.status != 204) {
-        log_msg(LOG_ERROR, "%s: %s", vmm->options->config_file, response.body);
-        return -EINVAL;
-    }
-    return 0;
+    return r;
 }
 
 static int set_up(struct vmm *vmm)

@@ -209,7 +209,7 @@ static int patch_balloon_stats(struct controller *c, const struct api_request *r
     return rc;
 }
 
-static int start(struct controller *c, struct vm_error *error)
+int controller_start(struct controller *c, struct vm_error *error)
 {
     int rc;
 
@@ -395,7 +395,7 @@ static int change(struct controller *c, struct api_request *r, struct vm_error *
     case API_PATCH_BALLOON_STATS:
         return patch_balloon_stats(c, r, error);
     case API_START:
-        return start(c, error);
+        return controller_start(c, error);
     case API_FLUSH_METRICS:
         return c->ops->flush_metrics(c->userdata, error);
     case API_CTRL_ALT_DEL:

@@ -41,3 +41,5 @@ void controller_handle(struct controller *c, struct api_request *request, struct
 /* --config-file: the same sections as the API's bodies, in one object ("boot-source", "drives", "machine-config",
  * "vsock", "entropy", "balloon", "serial", "logger", "metrics"); unknown sections are refused. Does not start. */
 int controller_load_file(struct controller *c, const char *path, struct vm_error *error);
+/* What the action InstanceStart does before the start. */
+int controller_start(struct controller *c, struct vm_error *error);
