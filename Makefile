@@ -14,8 +14,8 @@ V       ?=
 # A build tree runs as it is: scripts/env says where its parts are.
 RUN = BUILD=$(BUILD) scripts/env
 
-.PHONY: help all setup build image run test unit integration escape kill-test soak bench picture install lint sanitize \
-	fuzz cross clean
+.PHONY: help all setup build image run test unit integration escape kill-test soak bench-host bench bench-boot \
+	bench-devices picture install lint sanitize fuzz cross clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -58,6 +58,18 @@ kill-test: image ## kill -9 at random moments of N=50 runs
 soak: image ## N=50 rounds of the integration and escape tests, until one fails
 	@for i in $$(seq $(N)); do echo "round $$i of $(N)"; \
 		$(RUN) tests/run.py $(if $(T),-k '$(T)') --build $(BUILD) integration escape || exit 1; done
+
+bench-host: image ## the tests on a real KVM, all of them or T=name; or a command: ARGS="-- ironclaw doctor"
+	@scripts/setup test
+	@$(RUN) tests/bench-host/run --build $(BUILD) $(if $(V),-v) $(if $(T),-k '$(T)') $(if $(T)$(ARGS),$(ARGS),--matrix)
+
+bench-boot: image ## ironclaw-vmm beside QEMU (and its other peers, if you have them), on a real KVM
+	@scripts/setup test
+	@$(RUN) tests/bench-host/run --build $(BUILD) -- bench/boot.py --build $(BUILD) $(ARGS)
+
+bench-devices: image ## its vsock and block device beside QEMU's, on a real KVM
+	@scripts/setup test
+	@$(RUN) tests/bench-host/run --build $(BUILD) -- bench/devices.py --build $(BUILD) $(ARGS)
 
 bench: image ## ratios, medians of one interleaved run
 	@$(RUN) bench/bench.py --build $(BUILD) $(ARGS)

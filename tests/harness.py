@@ -156,7 +156,9 @@ class Context:
         if data.is_dir():
             (self.home / "data").symlink_to(data)
         self.env = dict(os.environ, IRONCLAW_HOME=str(self.home), TMPDIR=str(self.tmp), LC_ALL="C.UTF-8")
-        self.config = {} if options.backend == "auto" else {"backend": options.backend}
+        self.image = getattr(options, "image", None) or "base"
+        wanted = {"backend": options.backend, "image": self.image, "vcpu_count": getattr(options, "cpus", None)}
+        self.config = {k: v for k, v in wanted.items() if v not in (None, "auto", "base")}
         if SLOW > 1:
             self.config["boot_timeout_ms"] = int(BOOT_TIMEOUT_MS * SLOW)
         self.write_config(self.config)
@@ -268,17 +270,21 @@ class Context:
 
     # -- images
 
-    def digests(self, image="base"):
-        """The sha256 of each file of an image, computed here."""
-        directory = (self.home / "data/images/names" / image).resolve()
+    def image_dir(self):
+        """The directory of the image that the VMs run."""
+        return (self.home / "data/images/names" / self.image).resolve()
+
+    def digests(self):
+        """The sha256 of each file of the image, computed here."""
+        directory = self.image_dir()
         result = {}
         for path in sorted(directory.iterdir()):
             result[path.name] = subprocess.run(["sha256sum", path], check=True, stdout=subprocess.PIPE).stdout.split()[0]
         return result
 
-    def own_store(self, image="base", copied=()):
+    def own_store(self, copied=()):
         """Replaces the shared store by one with only this image, in which the files `copied` may be changed."""
-        shared = (self.home / "data/images/names" / image).resolve()
+        shared = self.image_dir()
         (self.home / "data").unlink()
         mine = self.home / "data/images" / shared.name
         names = self.home / "data/images/names"
@@ -291,7 +297,7 @@ class Context:
                 os.link(path, mine / path.name)
             except OSError:
                 shutil.copy2(path, mine / path.name)
-        (names / image).symlink_to(Path("..") / shared.name)
+        (names / self.image).symlink_to(Path("..") / shared.name)
         self.cleanups.append(lambda: shutil.rmtree(self.home / "data"))
         return mine
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the tests and ends with one line of counts.
 
-    tests/run.py [-k NAME] [-v] [-j N] [--backend B] [--build DIR] [SUITE...]
+    tests/run.py [-k NAME] [-v] [-j N] [--backend B] [--image I] [--cpus N] [--build DIR] [SUITE...]
 
-Suites: unit (meson's), docs, cross, api, integration, escape, external. Without a suite: all. -k takes part of a name.
+Suites: unit (meson's), docs, cross, api, integration, escape, external; without one: all of these. bench-host: a
+selection of them that runs where KVM works; load: many VMs. -k takes part of a name.
 `make test` is the usual way in; scripts/env sets what this needs.
 """
 
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import harness  # noqa: E402
 import suites  # noqa: E402
 
-GUEST_SUITES = ("integration", "escape", "external")
+GUEST_SUITES = ("integration", "escape", "external", "load")
 
 
 class Report:
@@ -64,8 +65,8 @@ class Report:
         return 1 if self.failed or not self.passed else 0
 
 
-def discover(suite, wanted):
-    """The test functions of a suite in their order of definition."""
+def discover(suite, wanted, only):
+    """The test functions of a suite in order of definition. wanted: part of a name; only: whole names, or none."""
     tests = []
     for path in sorted((Path(__file__).parent / suite).glob("test_*.py")):
         spec = importlib.util.spec_from_file_location(f"{suite}_{path.stem}", path)
@@ -74,7 +75,7 @@ def discover(suite, wanted):
         functions = [f for n, f in vars(module).items() if n.startswith("test_") and callable(f)]
         for function in functions:
             name = f"{suite}/{path.stem[5:]}.{function.__name__[5:]}"
-            if wanted in name:
+            if wanted in name and (not only or name in only):
                 tests.append((name, function))
     return tests
 
@@ -104,22 +105,27 @@ def main():
     parser.add_argument("-v", dest="verbose", action="store_true", help="commands and their output as they run")
     parser.add_argument("-j", dest="jobs", type=int, default=min(2, os.cpu_count() or 1), help="tests at once")
     parser.add_argument("--backend", default=os.environ.get("IRONCLAW_TEST_BACKEND", "auto"))
+    parser.add_argument("--image", default=os.environ.get("IRONCLAW_TEST_IMAGE"), help="of the VMs, instead of base")
+    parser.add_argument("--cpus", type=int, default=os.environ.get("IRONCLAW_TEST_CPUS"), help="of each VM")
+    parser.add_argument("--only", default="", help="whole names of tests, with commas between them")
+    parser.add_argument("--prepared", action="store_true", help="the build tree and the image are up to date")
     parser.add_argument("--build", default="build")
     parser.add_argument("--timeout", type=int, default=300, help="seconds for one test")
-    parser.add_argument("suite", nargs="*", help=" ".join(suites.ALL))
+    parser.add_argument("suite", nargs="*", help=" ".join(suites.ALL + suites.ASKED_FOR))
     options = parser.parse_args()
     wanted = options.suite or list(suites.ALL)
     for suite in wanted:
-        if suite not in suites.ALL:
-            parser.error(f"no suite '{suite}'; there are: {' '.join(suites.ALL)}")
+        if suite not in suites.ALL + suites.ASKED_FOR:
+            parser.error(f"no suite '{suite}'; there are: {' '.join(suites.ALL + suites.ASKED_FOR)}")
 
     report, started = Report(), time.monotonic()
-    if not suites.prepare(wanted, options, report):
+    if not options.prepared and not suites.prepare(wanted, options, report):
         return report.close(time.monotonic() - started)
     for suite in wanted:
         if suite not in GUEST_SUITES:
-            getattr(suites, suite)(options, report)
-    tests = [test for suite in wanted if suite in GUEST_SUITES for test in discover(suite, options.name)]
+            getattr(suites, suite.replace("-", "_"))(options, report)
+    only = [name for name in options.only.split(",") if name]
+    tests = [test for suite in wanted if suite in GUEST_SUITES for test in discover(suite, options.name, only)]
     together = [test for test in tests if not getattr(test[1], "alone", False)]
     alone = [test for test in tests if getattr(test[1], "alone", False)]
     with concurrent.futures.ThreadPoolExecutor(max(1, options.jobs)) as pool:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The suites that need no image: meson's unit tests and corpora, man pages, the Windows build, the monitor's API."""
+"""The suites that need no image: meson's tests, man pages, the Windows build, the monitor's API; the test host."""
 
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -11,6 +12,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = ("unit", "docs", "cross", "api", "integration", "escape", "external")
+ASKED_FOR = ("bench-host", "load")
+
+# What `make test` runs on a real KVM: each part of the product once. `make bench-host` runs everything.
+ON_KVM = """
+integration/run.python_from_stdin integration/run.64_mib_through_cat integration/run.exit_status_of_a_signal
+integration/run.timeout integration/run.environment_directory_user integration/run.memory_and_cpus integration/run.json
+integration/run.interrupt_while_booting integration/guest.only_loopback integration/guest.root_device_is_read_only
+integration/guest.root_file_system_is_an_overlay integration/guest.clock_and_entropy
+integration/kept.twenty_execs_at_once integration/kept.logs integration/kept.ps_and_inspect integration/kept.stop_kill_rm
+integration/kept.pause integration/tty.session integration/crash.kill_of_everything
+integration/errors.hardware_isolation_required escape/escape.device_writer escape/hostile_agent.lies_when_ready
+""".split()
 
 
 def step(report, name, argv, show=False, env=None):
@@ -36,7 +49,7 @@ def prepare(wanted, options, report):
         return False
     if not step(report, "build: warnings are errors", ["ninja", "-C", build, "--quiet"]):
         return False
-    if not set(wanted) & {"integration", "escape", "external"}:
+    if not set(wanted) & {"integration", "escape", "external", "bench-host", "load"}:
         return True
     print("image build base", flush=True)
     return step(report, "image build base", ["ironclaw", "image", "build", "base"], show=True)
@@ -102,3 +115,35 @@ def api(options, report):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.run(str(Path(options.build).resolve() / "src/monitor/ironclaw-vmm"), options.name, report)
+
+
+def bench_host(options, report):
+    """A selection of the suites above on a real KVM; each of its tests is one of ours."""
+    names = [name for name in ON_KVM if options.name in f"bench-host/{name}"]
+    if not names:
+        return
+    started = time.monotonic()
+    argv = [ROOT / "tests/bench-host/run", "--build", options.build, "--only", ",".join(names)]
+    child = subprocess.Popen([str(a) for a in argv], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    outcomes, text, current = {"ok": "passed", "FAIL": "failed", "skip": "skipped"}, "", None
+    seen = set()
+
+    def flush():
+        if current:
+            report.add(f"bench-host/{current[1]}", outcomes[current[0]], float(current[2]), text.strip() or current[3])
+
+    for line in child.stdout:
+        line = line.decode("utf-8", "replace")
+        match = re.match(r"(ok|FAIL|skip) +(\S+)  ([0-9.]+) s(?:  \((.*)\))?$", line)
+        if match or not line.startswith("    "):
+            flush()
+            current, text = match.groups() if match else None, ""
+            seen |= {match[2]} if match else set()
+        else:
+            text += line[4:]
+    flush()
+    child.wait()
+    missing = sorted(set(names) - seen)
+    if child.returncode not in (0, 1) or missing:
+        report.add("bench-host", "failed", time.monotonic() - started,
+                   f"status {child.returncode}; not run: {' '.join(missing) or 'none'}")

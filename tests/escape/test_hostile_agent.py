@@ -11,10 +11,10 @@ WIRE = [str(ROOT / "src" / name) for name in
 
 
 def configure(t, mode):
-    """A config file for a VM of the base image whose /init is the hostile agent."""
+    """A config file for a VM of the image whose /init is the hostile agent."""
     source = ROOT / "tests/escape/guest/hostile_agent.c"
     agent = build_static(source, t.build / "tests/hostile-agent", "-D_GNU_SOURCE", f"-I{ROOT}/src", *WIRE)
-    image = (t.home / "data/images/names/base").resolve()
+    image = t.image_dir()
     initrd = initramfs_with(image, {"init": (0o100755, agent.read_bytes()), "mode": (0o100644, mode.encode())},
                             t.work / "initramfs")
     config = t.work / "config.json"
