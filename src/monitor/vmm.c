@@ -353,6 +353,7 @@ static int set_up(struct vmm *vmm)
     }
     if (r == 0 && vmm->options->metrics_path) {
         r = set_metrics(vmm, vmm->options->metrics_path, &error);
+        vmm->controller.has_metrics = r == 0;
         if (r < 0)
             log_msg(LOG_ERROR, "%s", error.text);
     } else if (r < 0) {

@@ -118,20 +118,24 @@ class Failed(Exception):
 class Monitor:
     """One ironclaw-vmm in a directory of its own."""
 
-    def __init__(self, binary):
+    def __init__(self, binary, *options, config=None):
         self.dir = Path(tempfile.mkdtemp(prefix="ic-api-"))
         self.socket = str(self.dir / "api")
         (self.dir / "guest").write_bytes(guest())
         (self.dir / "disk").write_bytes(bytes(1 << 20))
+        if config is not None:
+            (self.dir / "config").write_bytes(self.fill(config))
+            options += ("--config-file", "{dir}/config")
+        argv = [binary, "--api-sock", self.socket, "--id", "conformance"]
+        argv += [o.replace("{dir}", str(self.dir)) for o in options]
         with open(self.dir / "output", "wb") as output:
-            self.process = subprocess.Popen([binary, "--api-sock", self.socket, "--id", "conformance"],
-                                            stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         deadline = time.monotonic() + WAIT
         while not os.path.exists(self.socket) or self.process.poll() is not None:
             if self.process.poll() is not None or time.monotonic() > deadline:
-                text = self.output()
+                text, status = self.output(), self.process.poll()
                 self.close()
-                raise Failed(f"the monitor did not start: {text}")
+                raise Failed(f"the monitor did not start (status {status}): {text}")
             time.sleep(0.002)
 
     def output(self):
@@ -409,7 +413,7 @@ class Table:
         try:
             function()
             outcome, text = "passed", ""
-        except (Failed, OSError, ValueError, KeyError) as e:
+        except (Failed, OSError, ValueError, KeyError, subprocess.SubprocessError) as e:
             outcome, text = "failed", f"{type(e).__name__}: {e}"
         if wanted or outcome == "failed":
             self.report.add(name, outcome, time.monotonic() - started, text)
@@ -522,6 +526,43 @@ def wrong_starts(table, binary):
         table.case("start: ends in good order", lambda: ended(monitor), needed=True)
 
 
+def by_options(table, binary):
+    """The same by --config-file and --metrics-path."""
+    sections = {"boot-source": BOOT, "drives": [DRIVE], "machine-config": {"vcpu_count": 1, "mem_size_mib": 64},
+                "balloon": BALLOON, "network-interfaces": []}
+
+    def refused(section, value, text):
+        def case():
+            try:
+                monitor = Monitor(binary, config={**sections, section: value})
+                # Its socket is there before the file is read.
+                said = f"(status {monitor.process.wait(WAIT)}) {monitor.output()}"
+                monitor.close()
+            except Failed as e:
+                said = str(e)
+            if "(status 152)" not in said or text not in said:
+                raise Failed(f"expected 152 and '{text}': {said}")
+        return case
+
+    table.case("config file: unknown section", refused("boot", {}, 'unknown section "boot"'))
+    table.case("config file: unknown member", refused("entropy", {"bogus": 1}, "unknown field `bogus`"))
+    table.case("config file: a network card", refused("network-interfaces", [{}], "no network card"))
+    table.case("config file: no kernel", refused("boot-source", None, "without kernel configuration"))
+    monitor = Monitor(binary, "--metrics-path", "{dir}/m", config=sections)
+    try:
+        table.case("config file: Running", lambda: expect(monitor.curl("GET", "/"), 200, '"state":"Running"'))
+        table.ask(monitor, "config file: what was set", "GET", "/vm/config", None, 200, '"mem_size_mib":64')
+        table.ask(monitor, "config file: FlushMetrics", "PUT", "/actions", {"action_type": "FlushMetrics"}, 204)
+    finally:
+        table.case("config file: ends in good order", lambda: ended(monitor), needed=True)
+    monitor = Monitor(binary, "--metrics-path", "{dir}/m")
+    try:
+        table.ask(monitor, "--metrics-path, then PUT /metrics", "PUT", "/metrics", {"metrics_path": "{dir}/n"}, 400,
+                  "have their file already")
+    finally:
+        table.case("--metrics-path: ends in good order", lambda: ended(monitor), needed=True)
+
+
 def ended(monitor):
     output = monitor.output()
     if not monitor.close():
@@ -541,6 +582,7 @@ def run_all(table, binary):
     finally:
         table.case("ends in good order", lambda: ended(monitor), needed=True)
     wrong_starts(table, binary)
+    by_options(table, binary)
     monitor = Monitor(binary)
     try:
         for method, path, body in GETTING_STARTED:

@@ -74,76 +74,54 @@ static int set_machine(struct controller *c, const struct api_request *r, struct
     return rc;
 }
 
-static void set_boot(struct controller *c, struct api_request *r)
-{
-    struct boot_source *boot = &c->config.boot;
+/* What was there before goes with the request. */
+#define SWAP(a, b)                                                                                                     \
+    do {                                                                                                               \
+        __typeof__(a) swap_ = (a);                                                                                     \
+        (a) = (b);                                                                                                     \
+        (b) = swap_;                                                                                                   \
+    } while (0)
 
-    free(boot->kernel_image_path);
-    free(boot->initrd_path);
-    free(boot->boot_args);
-    *boot = r->boot;
-    r->boot = (struct boot_source){0};
+static size_t find_drive(const struct controller *c, const char *id)
+{
+    size_t i = 0;
+
+    while (i < c->config.drive_count && strcmp(c->config.drives[i].drive_id, id) != 0)
+        i++;
+    return i;
 }
 
 /* A known id is replaced in its place; a root device comes first, as guests count their disks. */
 static int set_drive(struct controller *c, struct api_request *r, struct vm_error *error)
 {
-    struct drive_config *drives = c->config.drives, drive;
-    size_t i = 0, count = c->config.drive_count;
+    struct drive_config *drives = c->config.drives;
+    size_t i = find_drive(c, r->drive.drive_id);
 
-    while (i < count && strcmp(drives[i].drive_id, r->drive.drive_id) != 0)
-        i++;
-    if (r->drive.is_root_device && i != 0 && count > 0 && drives[0].is_root_device)
+    if (r->drive.is_root_device && i != 0 && drives[0].is_root_device)
         return vm_fail(error, -EEXIST, "A root block device already exists!");
     if (i == VM_MAX_DRIVES)
         return vm_fail(
                 error, -ENOSPC, "Drive %s is one too many: a VM has at most %u.", r->drive.drive_id, VM_MAX_DRIVES);
-    if (i < count) {
-        free(drives[i].drive_id);
-        free(drives[i].path_on_host);
-    } else {
-        c->config.drive_count++;
-    }
-    drive = r->drive;
-    r->drive = (struct drive_config){0};
-    if (drive.is_root_device) {
-        memmove(drives + 1, drives, i * sizeof(*drives));
-        i = 0;
-    }
-    drives[i] = drive;
+    c->config.drive_count += i == c->config.drive_count;
+    SWAP(drives[i], r->drive);
+    for (; drives[i].is_root_device && i > 0; i--)
+        SWAP(drives[i], drives[i - 1]);
     return 0;
 }
 
 static int patch_drive(struct controller *c, struct api_request *r, struct vm_error *error)
 {
-    struct drive_config *drive = c->config.drives, *end = drive + c->config.drive_count;
+    size_t i = find_drive(c, r->drive.drive_id);
     int rc;
 
-    while (drive < end && strcmp(drive->drive_id, r->drive.drive_id) != 0)
-        drive++;
-    if (drive == end)
+    if (i == c->config.drive_count)
         return vm_fail(error, -ENOENT, "There is no drive %s.", r->drive.drive_id);
-    if (!r->drive.path_on_host) /* only null members: Firecracker takes that for no change */
+    if (!r->drive.path_on_host) /* Firecracker takes that for no change */
         return 0;
-    rc = c->ops->update_drive(c->userdata, drive->drive_id, r->drive.path_on_host, error);
-    if (rc < 0)
-        return rc;
-    free(drive->path_on_host);
-    drive->path_on_host = TAKE_PTR(r->drive.path_on_host);
-    return 0;
-}
-
-static void set_vsock(struct controller *c, struct api_request *r)
-{
-    free(c->config.vsock.uds_path);
-    c->config.vsock = r->vsock;
-    r->vsock.uds_path = NULL;
-}
-
-static void set_serial(struct controller *c, struct api_request *r)
-{
-    free(c->config.serial.output_path);
-    c->config.serial.output_path = TAKE_PTR(r->serial.output_path);
+    rc = c->ops->update_drive(c->userdata, r->drive.drive_id, r->drive.path_on_host, error);
+    if (rc == 0)
+        SWAP(c->config.drives[i].path_on_host, r->drive.path_on_host);
+    return rc;
 }
 
 static int set_metrics(struct controller *c, const struct api_request *r, struct vm_error *error)
@@ -154,14 +132,6 @@ static int set_metrics(struct controller *c, const struct api_request *r, struct
         return vm_fail(error, -EEXIST, "The metrics have their file already; it can't be changed.");
     rc = c->ops->set_metrics(c->userdata, r->logger.path, error);
     c->has_metrics = rc == 0;
-    return rc;
-}
-
-static int set_logger(struct controller *c, const struct api_request *r, struct vm_error *error)
-{
-    int rc = c->ops->set_logger(c->userdata, r, error);
-
-    c->has_logger |= rc == 0;
     return rc;
 }
 
@@ -369,23 +339,23 @@ static int change(struct controller *c, struct api_request *r, struct vm_error *
     case API_PATCH_MACHINE_CONFIG:
         return set_machine(c, r, error);
     case API_PUT_BOOT_SOURCE:
-        set_boot(c, r);
+        SWAP(c->config.boot, r->boot);
         return 0;
     case API_PUT_DRIVE:
         return set_drive(c, r, error);
     case API_PATCH_DRIVE:
         return patch_drive(c, r, error);
     case API_PUT_VSOCK:
-        set_vsock(c, r);
+        SWAP(c->config.vsock, r->vsock);
         return 0;
     case API_PUT_ENTROPY:
         c->config.entropy = true;
         return 0;
     case API_PUT_SERIAL:
-        set_serial(c, r);
+        SWAP(c->config.serial, r->serial);
         return 0;
     case API_PUT_LOGGER:
-        return set_logger(c, r, error);
+        return c->ops->set_logger(c->userdata, r, error);
     case API_PUT_METRICS:
         return set_metrics(c, r, error);
     case API_PUT_BALLOON:
@@ -463,7 +433,7 @@ void controller_handle(struct controller *c, struct api_request *request, struct
         api_fault(response, "%s", error.text);
 }
 
-static int load_section(struct controller *c, enum api_verb verb, const json_t *body, struct vm_error *error)
+static int load_body(struct controller *c, enum api_verb verb, const json_t *body, struct vm_error *error)
 {
     struct api_request request;
     int rc = api_parse_body(&request, verb, body, error);
@@ -475,72 +445,72 @@ static int load_section(struct controller *c, enum api_verb verb, const json_t *
     return rc;
 }
 
-/* In the order in which they are applied, so that a logger sees the rest, and sizes are there before the balloon. */
-static const struct {
+/* In the order in which they are applied, so that a logger sees the rest, and sizes are there before the balloon. The
+ * last ones are Firecracker's own, which may be there as long as they say nothing. */
+static const struct section {
     const char *name;
+    enum { ONE, LIST, EMPTY } kind;
     enum api_verb verb;
-    bool list;
 } sections[] = {
-        {"logger", API_PUT_LOGGER},
-        {"metrics", API_PUT_METRICS},
-        {"machine-config", API_PUT_MACHINE_CONFIG},
-        {"boot-source", API_PUT_BOOT_SOURCE},
-        {"drives", API_PUT_DRIVE, .list = true},
-        {"vsock", API_PUT_VSOCK},
-        {"entropy", API_PUT_ENTROPY},
-        {"balloon", API_PUT_BALLOON},
-        {"serial", API_PUT_SERIAL},
+        {"logger", ONE, API_PUT_LOGGER},
+        {"metrics", ONE, API_PUT_METRICS},
+        {"machine-config", ONE, API_PUT_MACHINE_CONFIG},
+        {"boot-source", ONE, API_PUT_BOOT_SOURCE},
+        {"drives", LIST, API_PUT_DRIVE},
+        {"vsock", ONE, API_PUT_VSOCK},
+        {"entropy", ONE, API_PUT_ENTROPY},
+        {"balloon", ONE, API_PUT_BALLOON},
+        {"serial", ONE, API_PUT_SERIAL},
+        {"network-interfaces", EMPTY},
+        {"mmds-config", EMPTY},
+        {"cpu-config", EMPTY},
+        {"pmem", EMPTY},
+        {"memory-hotplug", EMPTY},
 };
 
-/* Of the others, Firecracker's own may be there as long as they say nothing. */
-static int check_sections(const json_t *root, struct vm_error *error)
+static int load_section(
+        struct controller *c, const struct section *section, const json_t *value, struct vm_error *error)
 {
-    static const char *const hollow[] = {"network-interfaces", "mmds-config", "cpu-config", "pmem", "memory-hotplug"};
-    const char *key;
-    json_t *value;
+    int rc = 0;
 
-    json_object_foreach((json_t *)root, key, value)
-    {
-        bool known = false, ours = false;
-
-        for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
-            ours |= strcmp(key, sections[i].name) == 0;
-        for (size_t i = 0; i < ARRAY_SIZE(hollow); i++)
-            known |= strcmp(key, hollow[i]) == 0;
-        if (!ours && !known)
-            return vm_fail(error, -EINVAL, "unknown section \"%.64s\"", key);
-        if (!ours && !json_is_null(value) && !(json_is_array(value) && json_array_size(value) == 0))
-            return vm_fail(error, -EINVAL,
-                    "section \"%s\" is not supported: IronClaw VMs have drives, a vsock, an entropy device and a "
-                    "balloon, and no network card",
-                    key);
-    }
-    return 0;
+    if (!value || json_is_null(value))
+        return 0;
+    if (section->kind == ONE)
+        return load_body(c, section->verb, value, error);
+    if (!json_is_array(value) || (section->kind == EMPTY && json_array_size(value) > 0))
+        return vm_fail(error, -EINVAL,
+                section->kind == LIST ? "not a list"
+                                      : "not supported: IronClaw VMs have drives, a vsock, an entropy device, a "
+                                        "balloon, and no network card");
+    for (size_t i = 0; i < json_array_size(value) && rc == 0; i++)
+        rc = load_body(c, section->verb, json_array_get(value, i), error);
+    return rc;
 }
 
 static int load_sections(struct controller *c, const json_t *root, struct vm_error *error)
 {
     struct vm_error why = {0};
-    int rc;
+    const char *key;
+    json_t *value;
 
     if (!json_is_object(root))
         return vm_fail(error, -EINVAL, "not a JSON object of sections");
-    rc = check_sections(root, error);
-    for (size_t i = 0; i < ARRAY_SIZE(sections) && rc == 0; i++) {
-        const json_t *section = json_object_get(root, sections[i].name);
+    json_object_foreach((json_t *)root, key, value)
+    {
+        size_t i = 0;
 
-        if (!section || json_is_null(section))
-            continue;
-        if (sections[i].list && !json_is_array(section))
-            return vm_fail(error, -EINVAL, "%s: not a list", sections[i].name);
-        if (!sections[i].list)
-            rc = load_section(c, sections[i].verb, section, &why);
-        for (size_t n = 0; n < json_array_size(section) && sections[i].list && rc == 0; n++)
-            rc = load_section(c, sections[i].verb, json_array_get(section, n), &why);
-        if (rc < 0)
-            return vm_fail(error, rc, "%s: %.400s", sections[i].name, why.text);
+        while (i < ARRAY_SIZE(sections) && strcmp(key, sections[i].name) != 0)
+            i++;
+        if (i == ARRAY_SIZE(sections))
+            return vm_fail(error, -EINVAL, "unknown section \"%.64s\"", key);
     }
-    return rc;
+    for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
+        int rc = load_section(c, &sections[i], json_object_get(root, sections[i].name), &why);
+
+        if (rc < 0)
+            return vm_fail(error, rc, "section \"%s\": %.400s", sections[i].name, why.text);
+    }
+    return 0;
 }
 
 int controller_load_file(struct controller *c, const char *path, struct vm_error *error)

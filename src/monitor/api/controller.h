@@ -31,7 +31,7 @@ struct controller {
     void *userdata;
     enum controller_state state;
     struct vm_config config;
-    bool has_logger, has_metrics;
+    bool has_metrics; /* set also by who opened a file before: --metrics-path */
 };
 
 void controller_init(struct controller *c, const char *id, const struct controller_ops *ops, void *userdata);

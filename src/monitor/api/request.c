@@ -111,7 +111,7 @@ static const struct field serial_fields[] = {
 
 static const struct field logger_fields[] = {
         {"log_path", FIELD_STRING, AT(logger.path), .max = PATH_MAX_, .has = API_HAS_PATH},
-        /* From LOG_ERROR - 1, which logs nothing. */
+        /* From LOG_ERROR - 1. There is no Off and no Trace: errors are always logged, and debug is all there is. */
         {"level", FIELD_CHOICE, AT(logger.level), .min = UINT32_MAX,
                 WORDS("Off", "Error", "Warning", "Info", "Debug", "Trace"), .any_case = true, .has = API_HAS_LEVEL},
         {"show_level", FIELD_BOOL, AT(logger.show_level), .has = API_HAS_SHOW_LEVEL},
@@ -431,7 +431,7 @@ static int parse_body(
         return rc;
     }
     r.balloon.present = route->verb == API_PUT_BALLOON;
-    r.logger.level = MIN(r.logger.level, (int)LOG_DEBUG); /* we have no Trace */
+    r.logger.level = MAX(MIN(r.logger.level, (int)LOG_DEBUG), (int)LOG_ERROR);
     *ret = r;
     return 0;
 }
