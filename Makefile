@@ -14,8 +14,8 @@ V       ?=
 # A build tree runs as it is: scripts/env says where its parts are.
 RUN = BUILD=$(BUILD) scripts/env
 
-.PHONY: help all setup build image run test unit integration escape kill-test soak bench-host bench bench-boot \
-	bench-devices picture install lint sanitize fuzz cross clean
+.PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test soak bench-host \
+	bench bench-boot bench-devices picture install lint sanitize fuzz cross clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -48,6 +48,17 @@ test: ## everything CI runs; one test: make test T=name
 
 unit: build ## unit tests and fuzz corpora only
 	@$(RUN) tests/run.py $(if $(T),-k '$(T)') --build $(BUILD) unit
+
+guests: build ## bare-metal guests in our own monitor on /dev/kvm; T=name for one
+	@$(RUN) tests/run.py $(if $(V),-v) $(if $(T),-k '$(T)') --build $(BUILD) guests
+
+guests-sanitize: ## the same under ASan and UBSan, then under TSan
+	@scripts/setup dev
+	@for kind in asan:address,undefined tsan:thread; do build=$(BUILD)-$${kind%%:*}; \
+		[ -e $$build/build.ninja ] || CC=clang meson setup $$build -Db_sanitize=$${kind#*:} -Db_lundef=false \
+		>$$build.log 2>&1 || { cat $$build.log; exit 1; }; rm -f $$build.log; \
+		ninja -C $$build -j $(JOBS) --quiet src/monitor/ironclaw-vmm tests/guests/guest.elf \
+		tests/guests/guest-pvh.elf || exit 1; tests/run.py $(if $(T),-k '$(T)') --build $$build guests || exit 1; done
 
 integration escape: image ## only these tests; T=name for one
 	@$(RUN) tests/run.py $(if $(V),-v) $(if $(T),-k '$(T)') --build $(BUILD) $@
@@ -102,4 +113,4 @@ cross: ## compile library and CLI for Windows
 	@tests/run.py --build $(BUILD) cross
 
 clean: ## remove the build trees, not the images
-	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-clang $(BUILD)-fuzz $(BUILD)-mingw
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-fuzz $(BUILD)-mingw

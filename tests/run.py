@@ -4,8 +4,8 @@
 
     tests/run.py [-k NAME] [-v] [-j N] [--backend B] [--image I] [--cpus N] [--build DIR] [SUITE...]
 
-Suites: unit (meson's), docs, cross, api, integration, escape, external; without one: all of these. bench-host: a
-selection of them that runs where KVM works; load: many VMs. -k takes part of a name.
+Suites: unit (meson's), docs, cross, api, guests, integration, escape, external; without one: all of these.
+bench-host: a selection of them that runs where KVM works; load: many VMs. -k takes part of a name.
 `make test` is the usual way in; scripts/env sets what this needs.
 """
 
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import harness  # noqa: E402
 import suites  # noqa: E402
 
-GUEST_SUITES = ("integration", "escape", "external", "load")
+GUEST_SUITES = ("guests", "integration", "escape", "external", "load")
 
 
 class Report:

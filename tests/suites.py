@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = ("unit", "docs", "cross", "api", "integration", "escape", "external")
+ALL = ("unit", "docs", "cross", "api", "guests", "integration", "escape", "external")
 ASKED_FOR = ("bench-host", "load")
 
 # What `make test` runs on a real KVM: each part of the product once. `make bench-host` runs everything.
