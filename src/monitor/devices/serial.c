@@ -198,22 +198,10 @@ static void write_reg(struct serial *s, unsigned reg, uint8_t value)
     }
 }
 
-/* A wider access is one of each register in turn, as on the ISA bus. */
-static void access_regs(struct serial *s, unsigned reg, uint8_t *in, const uint8_t *out, uint32_t len)
+static void unlock_and_tell(struct serial *s, bool raise)
 {
-    bool raise = false, resume;
+    bool resume = s->input_waits && s->rx_len == 0 && !(s->mcr & MCR_LOOP);
 
-    pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < len; i++) {
-        uint8_t before = pending(s);
-
-        if (in)
-            in[i] = read_reg(s, (reg + i) % PORTS);
-        else
-            write_reg(s, (reg + i) % PORTS, out[i]);
-        raise |= (pending(s) & ~before) != 0;
-    }
-    resume = s->input_waits && s->rx_len == 0 && !(s->mcr & MCR_LOOP);
     if (resume)
         s->input_waits = false;
     pthread_mutex_unlock(&s->lock);
@@ -223,14 +211,30 @@ static void access_regs(struct serial *s, unsigned reg, uint8_t *in, const uint8
         fd_signal(s->wake.fd);
 }
 
+/* A wider access is one of each register in turn, as on the ISA bus. Reading never makes a cause pending. */
 static void serial_read(void *device, uint64_t offset, uint8_t *data, uint32_t len)
 {
-    access_regs(device, (unsigned)offset, data, NULL, len);
+    struct serial *s = device;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < len; i++)
+        data[i] = read_reg(s, (unsigned)(offset + i) % PORTS);
+    unlock_and_tell(s, false);
 }
 
 static void serial_write(void *device, uint64_t offset, const uint8_t *data, uint32_t len)
 {
-    access_regs(device, (unsigned)offset, NULL, data, len);
+    struct serial *s = device;
+    bool raise = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < len; i++) {
+        uint8_t before = pending(s);
+
+        write_reg(s, (unsigned)(offset + i) % PORTS, data[i]);
+        raise |= (pending(s) & ~before) != 0;
+    }
+    unlock_and_tell(s, raise);
 }
 
 static int input_ready(struct loop_fd *source, uint32_t events)

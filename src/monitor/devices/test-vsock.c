@@ -117,6 +117,7 @@ static void expect(enum vsock_op op, struct vsock_hdr *hdr)
 {
     static uint8_t data[RX_BUFFER];
 
+    *hdr = (struct vsock_hdr){0};
     if (!receive(hdr, data))
         fail_msg("no packet, expected op %d", op);
     assert_int_equal(hdr->op, op);
@@ -134,7 +135,7 @@ static void send_packet(enum vsock_op op, const void *data, uint32_t len)
             .buf_alloc = 1u << 20,
             .fwd_cnt = received};
     struct test_ring *tx = &guest.rings[TX];
-    uint32_t head, written;
+    uint32_t head = 0, written = UINT32_MAX;
 
     vsock_hdr_encode(ram + TX_DATA, &hdr);
     if (len > 0)
@@ -340,7 +341,7 @@ static void test_broken_queue(void **state)
 static void test_transport_reset(void **state)
 {
     int fd = connect_to_guest();
-    uint32_t head, len;
+    uint32_t head = 0, len = 0;
 
     memset(ram + EVENT_DATA, 0xff, 8);
     driver_serve(&guest, 4);
