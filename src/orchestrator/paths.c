@@ -176,8 +176,25 @@ int path_check_room(const char *dir, struct ic_error *error)
             (unsigned long long)(left >> 20));
 }
 
+static _Thread_local dev_t remove_dev; /* nftw(3) hands nothing through */
+
+/* Is the directory that it lies in one of the tree's own file system? Of directories this can be told by the device;
+ * files of an overlay have the devices of its layers, so FTW_MOUNT would leave them. */
+static bool in_own_file_system(const char *path, const struct stat *st, bool is_dir, int base)
+{
+    char parent[PATH_MAX];
+    struct stat there;
+
+    if (is_dir)
+        return st->st_dev == remove_dev;
+    (void)snprintf(parent, sizeof(parent), "%.*s", base, path);
+    return base == 0 || (stat(parent, &there) == 0 && there.st_dev == remove_dev);
+}
+
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
+    if (ftw->level > 0 && !in_own_file_system(path, st, flag == FTW_DP || flag == FTW_DNR, ftw->base))
+        return EXDEV;
     if (flag == FTW_DNR && chmod(path, 0700) < 0)
         return errno;
     return remove(path) < 0 && errno != ENOENT ? errno : 0;
@@ -185,8 +202,11 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 
 int path_remove_tree(const char *path, struct ic_error *error)
 {
-    int r = nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    struct stat st;
+    int r;
 
+    remove_dev = lstat(path, &st) == 0 ? st.st_dev : 0;
+    r = nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
     if (r < 0 && errno != ENOENT)
         return ic_fail_errno(error, -errno, "remove %s", path);
     return r > 0 ? ic_fail_errno(error, -r, "remove %s", path) : 0;

@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -535,6 +537,40 @@ static void survives_creators_killed_at_random(void **state)
     }
 }
 
+/* In a namespace of its own. 2: only root can. */
+static int try_to_remove_a_mount(const char *dir)
+{
+    char mount_point[512], file[600];
+
+    (void)snprintf(mount_point, sizeof(mount_point), "%s/m", dir);
+    (void)snprintf(file, sizeof(file), "%s/f", mount_point);
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("t", mount_point, "tmpfs", 0, NULL) < 0)
+        return 2;
+    if (fd_write_file_atomic(AT_FDCWD, file, "x", 1, 0600) < 0)
+        return 1;
+    return path_remove_tree(dir, NULL) < 0 && access(file, F_OK) == 0 ? 0 : 1;
+}
+
+static void removal_stops_at_mounts(void **state)
+{
+    char dir[256], sub[300];
+    int status;
+    pid_t pid;
+
+    (void)snprintf(dir, sizeof(dir), "%s/tree", (const char *)*state);
+    (void)snprintf(sub, sizeof(sub), "%s/m", dir);
+    assert_true(mkdir(dir, 0700) == 0 && mkdir(sub, 0700) == 0);
+    pid = fork();
+    if (pid == 0)
+        _exit(try_to_remove_a_mount(dir));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(path_remove_tree(dir, &error), 0);
+    if (WEXITSTATUS(status) == 2)
+        skip();
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -556,6 +592,7 @@ int main(void)
             cmocka_unit_test(refuses_directories_of_others),
             cmocka_unit_test(refuses_links_of_others),
             cmocka_unit_test(survives_creators_killed_at_random),
+            cmocka_unit_test(removal_stops_at_mounts),
     };
 
     return cmocka_run_group_tests(tests, home_setup, home_teardown);
