@@ -43,8 +43,7 @@ bool table_healthy(const struct record *record)
         return false; /* a live holder of the lock makes it so; without one it is a leftover */
     if (process_boot_id(boot_id) < 0)
         return true; /* can't be told now */
-    return strcmp(boot_id, record->boot_id) == 0 && process_alive(&record->monitor) &&
-           (record->vsock.pid == 0 || process_alive(&record->vsock)); /* a monitor may have the vsock itself */
+    return strcmp(boot_id, record->boot_id) == 0 && record_monitor_alive(record) && record_vsock_alive(record);
 }
 
 static void describe_end(char *dst, size_t size, const struct record *record, const char *dir)
@@ -58,7 +57,7 @@ static void describe_end(char *dst, size_t size, const struct record *record, co
         what = "the program that started it ended before it was ready";
     else if (record->state == IC_VM_STOPPING)
         what = "the program that stopped it ended before it was done";
-    else if (!process_alive(&record->monitor))
+    else if (!record_monitor_alive(record))
         what = "its monitor process ended";
     else
         what = "its vsock process ended";

@@ -276,6 +276,16 @@ int record_decode(struct record *ret, const char *text, size_t len)
     return 0;
 }
 
+bool record_monitor_alive(const struct record *record)
+{
+    return process_alive(&record->monitor);
+}
+
+bool record_vsock_alive(const struct record *record)
+{
+    return record->vsock.pid == 0 || process_alive(&record->vsock);
+}
+
 void record_to_info(const struct record *r, struct ic_vm_info *ret)
 {
     struct ic_vm_info info = {

@@ -45,4 +45,8 @@ char *record_encode(const struct record *record);
 /* 0, -EBADMSG, -EPROTONOSUPPORT (of another version), -ENOMEM. *ret is untouched on failure. */
 int record_decode(struct record *ret, const char *text, size_t len);
 
+/* Do the processes live that should? A monitor may have the vsock itself, and the VM then none for it. */
+bool record_monitor_alive(const struct record *record);
+bool record_vsock_alive(const struct record *record);
+
 void record_to_info(const struct record *record, struct ic_vm_info *ret);

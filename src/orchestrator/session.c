@@ -172,8 +172,8 @@ static int fail_lost(const struct record *record, const char *doing, struct ic_e
 
     if (process_open(&record->monitor, &pidfd) == 0)
         (void)fd_wait(pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));
-    monitor = process_alive(&record->monitor);
-    vsock = process_alive(&record->vsock);
+    monitor = record_monitor_alive(record);
+    vsock = record_vsock_alive(record);
     if (path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", record->vm_id) == 0)
         (void)tail_line(line, sizeof(line), dir, "console.log");
     if (monitor && vsock)

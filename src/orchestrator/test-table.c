@@ -115,6 +115,29 @@ static void knows_ignorance_from_death(void **state)
     record_deinit(&record);
 }
 
+/* A monitor that has the vsock itself is the VM's only process. */
+static void needs_no_vsock_process(void **state)
+{
+    struct table_entry entry;
+    struct record record, after;
+
+    make_vm("single", IC_VM_READY, false, &entry, &record);
+    assert_int_equal(process_kill(&record.vsock, DEADLINE_NEVER), 0);
+    assert_false(table_healthy(&record));
+    record.vsock = (struct process_id){0};
+    assert_true(table_healthy(&record));
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    table_entry_deinit(&entry);
+    assert_int_equal(table_reap(&error), 0);
+    assert_int_equal(table_read(&after, "single", &error), 0);
+    assert_true(process_alive(&after.monitor));
+    record_deinit(&after);
+    assert_int_equal(process_kill(&record.monitor, DEADLINE_NEVER), 0);
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(in_home(*state, "state/vms/single"));
+    record_deinit(&record);
+}
+
 static void keeps_the_record_of_a_kept_vm(void **state)
 {
     struct table_entry entry;
@@ -448,6 +471,9 @@ static void leaves_foreign_directories_alone(void **state)
     (void)snprintf(path, sizeof(path), "%s/run/partly/v_1025", (char *)*state);
     assert_int_equal(unix_listen(path, 1, &fd), 0);
     fd_close(fd);
+    (void)snprintf(path, sizeof(path), "%s/run/partly/a", (char *)*state);
+    assert_int_equal(unix_listen(path, 1, &fd), 0);
+    fd_close(fd);
 
     assert_int_equal(table_reap(&error), 0);
     assert_true(in_home(*state, "run/foreign/file"));
@@ -577,6 +603,7 @@ int main(void)
             cmocka_unit_test(claims_once),
             cmocka_unit_test(leaves_healthy_vms_alone),
             cmocka_unit_test(knows_ignorance_from_death),
+            cmocka_unit_test(needs_no_vsock_process),
             cmocka_unit_test(keeps_the_record_of_a_kept_vm),
             cmocka_unit_test(knows_a_power_off_from_a_crash),
             cmocka_unit_test(finds_unrecorded_processes),
