@@ -48,19 +48,17 @@ static int set_cpuid(struct vcpu *vcpu, const struct vcpus_options *options, str
 
 static int set_msrs(struct vcpu *vcpu, struct vm_error *error)
 {
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entries[2];
-    } msrs = {
-            .head.nmsrs = 2,
-            .entries =
-                    {
-                            {.index = MSR_MISC_ENABLE, .data = 1},                   /* fast strings */
-                            {.index = MSR_MTRR_DEF_TYPE, .data = (1u << 11) | 0x06}, /* on, write-back */
-                    },
+    static const struct kvm_msr_entry entries[] = {
+            {.index = MSR_MISC_ENABLE, .data = 1},                   /* fast strings */
+            {.index = MSR_MTRR_DEF_TYPE, .data = (1u << 11) | 0x06}, /* on, write-back */
     };
+    _cleanup_(freep) struct kvm_msrs *msrs = calloc(1, sizeof(*msrs) + sizeof(entries));
 
-    return ioctl(vcpu->fd, KVM_SET_MSRS, &msrs) < 0 ? failed(error, vcpu, "MSRs") : 0;
+    if (!msrs)
+        return vm_fail(error, -ENOMEM, "out of memory");
+    msrs->nmsrs = ARRAY_SIZE(entries);
+    memcpy(msrs->entries, entries, sizeof(entries));
+    return ioctl(vcpu->fd, KVM_SET_MSRS, msrs) < 0 ? failed(error, vcpu, "MSRs") : 0;
 }
 
 static void put_register(struct kvm_lapic_state *apic, uint32_t offset, uint32_t value)
