@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "monitor/options.h"
 #include "monitor/vmm.h"
+#include "vsock/vsock.h"
 
 /* Started with one of 0 to 2 closed, a file of ours would get that number, and the log or the guest would write to it.
  */
@@ -18,6 +20,18 @@ static int open_standard_fds(void)
         fd = open("/dev/null", O_RDWR);
     while (fd >= 0 && fd <= STDERR_FILENO);
     return fd < 0 ? -1 : close(fd);
+}
+
+/* Two for each vsock connection while it is made, as a client waits on its own, and some for all the rest. */
+static void raise_fd_limit(void)
+{
+    const rlim_t want = 2 * VSOCK_MAX_CONNECTIONS + 256;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
+        return;
+    limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int main(int argc, char **argv)
@@ -34,5 +48,6 @@ int main(int argc, char **argv)
             1); /* an arena per thread would cost memory and buy nothing: the data path does not allocate */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return EXIT_ERROR;
+    raise_fd_limit();
     return vmm_run(&options);
 }

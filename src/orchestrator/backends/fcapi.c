@@ -75,8 +75,8 @@ static json_t *boot_source(const struct fcapi *kind, const struct backend_start 
     json_t *body = NULL;
     char *args;
 
-    if (asprintf(&args, "console=ttyS0 panic=-1 reboot=%s random.trust_cpu=on cryptomgr.notests %s", kind->reboot,
-                start->kernel_args) < 0)
+    if (asprintf(&args, "console=ttyS0 loglevel=4 panic=-1 reboot=%s random.trust_cpu=on cryptomgr.notests %s",
+                kind->reboot, start->kernel_args) < 0)
         return NULL;
     body = json_pack("{s:s, s:s}", "kernel_image_path", record->kernel_path, "boot_args", args);
     if (body && record->initrd_path && json_object_set_new(body, "initrd_path", json_string(record->initrd_path)) < 0) {
