@@ -154,7 +154,7 @@ struct ic_vm_info {
     char image[128];                /* name as asked for, or "" */
     char image_digest[65];          /* hex sha256 of the manifest, or "" */
     char kernel[128];               /* release */
-    int32_t monitor_pid, vsock_pid; /* 0 when gone */
+    int32_t monitor_pid, vsock_pid; /* 0 when gone; vsock_pid also when the monitor has the vsock itself */
     int64_t created_unix_ms, ready_unix_ms;
     uint64_t boot_ms;  /* spawn to ready */
     char failure[512]; /* cause, when FAILED */
