@@ -143,8 +143,9 @@ static void check_monitors(struct ic_host_report *report)
         else if (program_version(path, version, sizeof(version)) < 0)
             check(report, kind->program, IC_CHECK_WARNING, kind->get, "%s does not tell its version", path);
         else
-            check(report, kind->program, IC_CHECK_OK, "", "%s%s: %s", path,
-                    probe.usable ? "" : " (can't be used without hardware virtualization)", version);
+            check(report, kind->program, IC_CHECK_OK, "", "%s%s: %s%s", path,
+                    probe.usable ? "" : " (can't be used without hardware virtualization)", version,
+                    monitors[i].asked_for ? "; without its jailer" : "");
     }
 }
 
