@@ -340,6 +340,7 @@ static void settle(const struct boot_options *options)
     /* A kernel that is broken ends at once, and is seen to have ended, instead of going on. */
     set_sysctl("/proc/sys/kernel/panic_on_oops", "1");
     set_sysctl("/proc/sys/vm/oom_dump_tasks", "0"); /* the console is slow, and a hog's neighbours are no news */
+    set_sysctl("/proc/sys/kernel/dmesg_restrict", "1");
     set_sysctl("/proc/sys/fs/protected_symlinks", "1");
     set_sysctl("/proc/sys/fs/protected_hardlinks", "1");
 }

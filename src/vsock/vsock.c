@@ -28,9 +28,10 @@
 #include "base/fd.h"
 #include "vsock/device.h"
 
-#define CONNECT_TIMEOUT_MS 2000u
-#define ACCEPT_AGAIN_MS    100u
-#define ACCEPT_BATCH       16 /* connections at one wake-up, so that a flood of them leaves the others their turn */
+#define CONNECT_TIMEOUT_MS                                                                                             \
+    8000u /* a guest that swaps, or is emulated, may be that slow; less than the clients' own patience */
+#define ACCEPT_AGAIN_MS 100u
+#define ACCEPT_BATCH    16 /* connections at one wake-up, so that a flood of them leaves the others their turn */
 
 void device_set_deadline(struct vsock *v, struct conn *c, uint32_t ms)
 {

@@ -66,7 +66,7 @@ struct vsock_options {
     uint64_t guest_cid;
     const char *uds_path;        /* prefix of the "<uds_path>_<port>" sockets; copied */
     int listen_fd;               /* listening stream socket for host-initiated connections, borrowed; -1 for none */
-    uint32_t connect_timeout_ms; /* 0 means 2,000: CONNECT line or RESPONSE that does not come */
+    uint32_t connect_timeout_ms; /* 0 means 8,000: CONNECT line or RESPONSE that does not come */
     /* vsock_has_packets() became true: call vsock_next_packet(), here or later, until it returns 0 or that is false.
      * Not called again before: a transport that stops earlier, for want of buffers, goes on by itself. */
     void (*rx_ready)(void *userdata);
