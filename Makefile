@@ -57,8 +57,7 @@ guests-sanitize: ## the same under ASan and UBSan, then under TSan
 	@for kind in asan:address,undefined tsan:thread; do build=$(BUILD)-$${kind%%:*}; \
 		[ -e $$build/build.ninja ] || CC=clang meson setup $$build -Db_sanitize=$${kind#*:} -Db_lundef=false \
 		>$$build.log 2>&1 || { cat $$build.log; exit 1; }; rm -f $$build.log; \
-		ninja -C $$build -j $(JOBS) --quiet src/monitor/ironclaw-vmm tests/guests/guest.elf \
-		tests/guests/guest-pvh.elf || exit 1; tests/run.py $(if $(T),-k '$(T)') --build $$build guests || exit 1; done
+		tests/run.py $(if $(T),-k '$(T)') --build $$build guests || exit 1; done
 
 integration escape: image ## only these tests; T=name for one
 	@$(RUN) tests/run.py $(if $(V),-v) $(if $(T),-k '$(T)') --build $(BUILD) $@
