@@ -68,7 +68,7 @@ class Vm:
                 self.config.pop(section)
             else:
                 self.config[section] = value
-        self.child, self.out, self.log_path, self.started = None, b"", self.dir / "log", 0
+        self.child, self.log_path = None, self.dir / "log"
         self.root_digest = self.digest(self.root)
 
     @staticmethod
@@ -84,12 +84,13 @@ class Vm:
             file = self.dir / "config.json"
             file.write_text(json.dumps(self.config))
             argv += ["--config-file", str(file)]
-        env = dict(os.environ, ASAN_OPTIONS="abort_on_error=0:detect_leaks=1", TSAN_OPTIONS="halt_on_error=1",
+        env = dict(os.environ, ASAN_OPTIONS="abort_on_error=0:detect_leaks=1",
+                   TSAN_OPTIONS=f"halt_on_error=1:suppressions={Path(__file__).with_name('tsan.supp')}",
                    UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1")
         with open(self.log_path, "wb") as log:
             self.child = subprocess.Popen([*argv, *self.options], stdin=subprocess.PIPE, stdout=stdout, stderr=log,
                                           env=env, start_new_session=True)
-        self.started = time.monotonic()
+        self.started, self.out = time.monotonic(), b""
         self.t.cleanups.append(self.kill)
         if self.by_api:
             self.configure()
