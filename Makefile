@@ -9,6 +9,7 @@ N       ?= 50
 JOBS    ?= $(shell nproc)
 ARGS    ?=
 T       ?=
+COUNT   ?=
 V       ?=
 
 # A build tree runs as it is: scripts/env says where its parts are.
@@ -75,11 +76,13 @@ bench-host: image ## the tests on a real KVM, all of them or T=name; or a comman
 
 bench-boot: image ## ironclaw-vmm beside QEMU (and its other peers, if you have them), on a real KVM
 	@scripts/setup test
-	@$(RUN) tests/bench-host/run --build $(BUILD) -- bench/boot.py --build $(BUILD) $(ARGS)
+	@$(RUN) bench/boot.py --build $(BUILD) --prepare $(ARGS)
+	@$(RUN) tests/bench-host/run --build $(BUILD) $(if $(COUNT),--count) -- bench/boot.py --build $(BUILD) $(ARGS)
 
 bench-devices: image ## its vsock and block device beside QEMU's, on a real KVM
 	@scripts/setup test
-	@$(RUN) tests/bench-host/run --build $(BUILD) -- bench/devices.py --build $(BUILD) $(ARGS)
+	@$(RUN) bench/devices.py --build $(BUILD) --prepare $(ARGS)
+	@$(RUN) tests/bench-host/run --build $(BUILD) $(if $(COUNT),--count) -- bench/devices.py --build $(BUILD) $(ARGS)
 
 bench: image ## ratios, medians of one interleaved run
 	@$(RUN) bench/bench.py --build $(BUILD) $(ARGS)

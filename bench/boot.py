@@ -48,7 +48,8 @@ class Lab:
         self.acpi = json.loads((self.image / "manifest.json").read_text())["kernel"].get("kind") != "fast"
         self.kernel, self.rootfs = self.image / "vmlinux", self.image / "rootfs.erofs"
         self.initrd = bench.bare_initramfs(self.image, self.build, self.work / "initramfs")
-        self.launch = self.compile("launch", "launch.c", "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Werror")
+        self.launch = self.compile("launch", "launch.c", "-std=gnu17", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra",
+                                   "-Werror")
         self.tiny = self.compile("first-instruction", "first-instruction.S", "-nostdlib", "-static",
                                  "-Wl,-n,-Ttext=0x100000,--build-id=none")
         self.flat = self.work / "flat"
@@ -72,7 +73,7 @@ class Lab:
 
 
 class Peer:
-    """One monitor; argv(kind) of a guest: first (its first instruction), pid1, ready (agent), idle (up, not started)."""
+    """One monitor; argv(kind) of a guest: first (first instruction), pid1, ready (agent), idle (up, not started)."""
 
     def __init__(self, lab, name, program):
         self.lab, self.name, self.program, self.helper = lab, name, program, None
@@ -82,6 +83,9 @@ class Peer:
     def sign(self, kind):
         return {"first": "~~~", "pid1": bench.MARKER.decode(), "ready": f"{self.uds}_{READY_PORT}",
                 "idle": f"+{self.api}"}[kind]
+
+    def can(self, kind):
+        return True
 
     def run(self, kind):
         for path in (self.uds, self.api):
@@ -118,22 +122,24 @@ class Firecracker(Peer):
 
 
 class Qemu(Peer):
-    """The machine that the qemu backend starts, with KVM."""
+    """microvm as fast as it gets: no PIT, no PIC, qboot, RAM in huge pages; shared RAM only for vhost-user (ready)."""
 
     def argv(self, kind):
         lab = self.lab
-        argv = [self.program, "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-M",
-                f"microvm,acpi={'on' if lab.acpi else 'off'},rtc=on,x-option-roms=off,memory-backend=ram", "-bios",
-                "qboot.rom", "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", f"{RAM_MIB}M", "-object",
-                f"memory-backend-memfd,id=ram,size={RAM_MIB}M,share=on", "-serial", "stdio", "-kernel",
-                lab.tiny if kind == "first" else lab.kernel, "-append", CMDLINE + (f" {AGENT}" if kind == "ready" else "")]
+        machine = f"microvm,acpi={'on' if lab.acpi else 'off'},rtc=on,pit=off,pic=off,x-option-roms=off"
+        argv = [self.program, "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-bios", "qboot.rom",
+                "-M", machine + (",memory-backend=ram" if kind == "ready" else ""), "-accel", "kvm", "-cpu", "host",
+                "-smp", "1", "-m", f"{RAM_MIB}M", "-serial", "stdio",
+                "-kernel", lab.tiny if kind == "first" else lab.kernel,
+                "-append", CMDLINE + (f" {AGENT}" if kind == "ready" else "")]
         if kind in ("pid1", "ready"):
             argv += ["-initrd", lab.initrd if kind == "pid1" else lab.image / "initramfs"]
         if kind == "idle":
             argv += ["-S", "-qmp", f"unix:{self.api},server=on,wait=off"]
         if kind == "ready":
-            argv += ["-blockdev", f"driver=file,node-name=root,filename={lab.rootfs},read-only=on,locking=off",
-                     "-device", "virtio-blk-device,drive=root", "-object", "rng-random,id=rng,filename=/dev/urandom",
+            argv += ["-object", f"memory-backend-memfd,id=ram,size={RAM_MIB}M,share=on", "-blockdev",
+                     f"driver=file,node-name=root,filename={lab.rootfs},read-only=on,locking=off", "-device",
+                     "virtio-blk-device,drive=root", "-object", "rng-random,id=rng,filename=/dev/urandom",
                      "-device", "virtio-rng-device,rng=rng", "-chardev", f"socket,id=vsock,path={self.start_vsock()}",
                      "-device", "vhost-user-vsock-device,chardev=vsock"]
         return argv
@@ -149,9 +155,10 @@ class Qemu(Peer):
 
 
 class Kvmtool(Peer):
+    def can(self, kind):
+        return kind in ("first", "pid1")
+
     def argv(self, kind):
-        if kind in ("ready", "idle"):
-            return None
         kernel = self.lab.flat if kind == "first" else os.environ["IRONCLAW_BENCH_BZIMAGE"]
         argv = [self.program, "run", "--name", f"bench{os.getpid()}", "-c", "1", "-m", str(RAM_MIB), "-n", "mode=none",
                 "--console", "serial", "-k", kernel]
@@ -173,7 +180,7 @@ def peers(lab):
 
 def rounds_of(found, kind, rounds):
     """{peer: [(ms, cpu, kib, exits)]}"""
-    sides = {p.name: (lambda p=p: p.run(kind)) for p in found if not (kind in ("ready", "idle") and isinstance(p, Kvmtool))}
+    sides = {p.name: (lambda p=p: p.run(kind)) for p in found if p.can(kind)}
     return bench.compare(rounds, sides)
 
 
@@ -194,8 +201,8 @@ def add_ratios(table, what, how, values, column, unit, targets):
 
 def first_instruction(table, found, rounds):
     values = rounds_of(found, "first", rounds)
-    add_ratios(table, "exec to first guest instruction", f"medians of {rounds}; a guest that writes to the serial port, "
-               "from before exec to its bytes in our pipe", values, 0, "ms", {"qemu": 0.2})
+    add_ratios(table, "exec to first guest instruction", f"medians of {rounds}; a guest that writes to the serial "
+               "port; from before exec to its bytes in our pipe", values, 0, "ms", {"qemu": 0.2})
 
 
 def pid1(table, found, rounds):
@@ -203,7 +210,8 @@ def pid1(table, found, rounds):
     how = f"medians of {rounds}"
     add_ratios(table, "exec to PID 1", f"{how}; PID 1 prints a line, to our pipe", values, 0, "ms",
                {"qemu": 0.8, "kvmtool": 0.65})
-    add_ratios(table, "CPU time until PID 1", f"{how}; the process's CPU clock then, guest included", values, 1, "ms", {})
+    add_ratios(table, "CPU time until PID 1", f"{how}; the process's CPU clock then, guest included", values, 1, "ms",
+               {})
     add_ratios(table, "VM exits until PID 1", f"{how}; /sys/kernel/debug/kvm/PID-FD/exits then", values, 3, "exits", {})
     kib = add_ratios(table, "resident besides guest RAM", f"{how}; smaps then, all mappings smaller than the RAM's",
                      values, 2, "KiB", {})
@@ -249,14 +257,18 @@ def main():
     parser.add_argument("--profile", action="store_true", help="only: where the exits of one boot come from")
     parser.add_argument("--only", default="first_instruction,pid1,ready,idle")
     parser.add_argument("--json", help="write the values there")
+    parser.add_argument("--prepare", action="store_true", help="only compile what it needs")
     options = parser.parse_args()
     if "IRONCLAW_LIBEXEC" not in os.environ:
         parser.error("no IRONCLAW_LIBEXEC; use make bench-boot, or scripts/env")
     table = bench.Table()
-    print(f"{platform.node()}: Linux {platform.release()}, {os.cpu_count()} CPU, image {options.image}; kernel command line: "
-          f"{CMDLINE}")
+    print(f"{platform.node()}: Linux {platform.release()}, {os.cpu_count()} CPU, image {options.image}\n"
+          f"kernel command line: {CMDLINE}")
     with tempfile.TemporaryDirectory(prefix="ic-boot.", dir=harness.short_tmp()) as work:
-        found = peers(Lab(options, work))
+        lab = Lab(options, work)
+        if options.prepare:
+            return 0
+        found = peers(lab)
         if options.profile:
             exit_profile(found)
             return 0

@@ -36,7 +36,7 @@ def ratio(table, what, how, values, unit, better):
 
 
 def vsock(t, table, vms, rounds):
-    program = harness.build_static(HERE / "vsock-stream.c", t.build / "bench/vsock-stream")
+    program = t.build / "bench/vsock-stream"
     for name in vms.values():
         t.ic("cp", program, f"{name}:/tmp/vsock-stream", rc=0)
         server = t.start("exec", name, "--", "/tmp/vsock-stream", "serve", bench.PORT)
@@ -64,7 +64,7 @@ def vsock(t, table, vms, rounds):
 
 
 def block(t, table, vms, rounds):
-    program = harness.build_static(HERE / "block-read.c", t.build / "bench/block-read", "-D_GNU_SOURCE")
+    program = t.build / "bench/block-read"
     for name in vms.values():
         t.ic("cp", program, f"{name}:/tmp/block-read", rc=0)
 
@@ -78,10 +78,10 @@ def block(t, table, vms, rounds):
         measures[f"block read of 4 KiB {side}"] = \
             lambda side=side: statistics.median(read(side, "random", "/dev/vda", READS))
     values = bench.compare(rounds, measures)
-    ratio(table, "block read stream", f"medians of {rounds}; {STREAM_MIB} MiB of /dev/vda, O_DIRECT in the guest, 128 KiB "
-          "each, one at a time; the image is in the host's page cache", values, "MB/s", "higher")
-    ratio(table, "block read of 4 KiB", f"median of {rounds} medians of {READS} at random places, O_DIRECT, one at a time",
-          values, "µs", "lower")
+    ratio(table, "block read stream", f"medians of {rounds}; {STREAM_MIB} MiB of /dev/vda, O_DIRECT in the guest, "
+          "128 KiB each, one at a time; the image is in the host's page cache", values, "MB/s", "higher")
+    ratio(table, "block read of 4 KiB", f"median of {rounds} medians of {READS} at random places, O_DIRECT, one at a "
+          "time", values, "µs", "lower")
 
 
 PARTS = {"vsock": vsock, "block": block}
@@ -93,9 +93,14 @@ def main():
     parser.add_argument("--image", default=None)
     parser.add_argument("--build", default="build")
     parser.add_argument("--json", help="write the values there")
+    parser.add_argument("--prepare", action="store_true", help="only compile what it needs")
     parser.add_argument("part", nargs="*", help=" ".join(PARTS))
     options = parser.parse_args()
     options.timeout, options.backend = 3600, "auto"
+    for source, flags in (("vsock-stream", []), ("block-read", ["-D_GNU_SOURCE"])):
+        harness.build_static(HERE / f"{source}.c", Path(options.build).resolve() / "bench" / source, *flags)
+    if options.prepare:
+        return 0
     table = bench.Table()
     print(f"{os.uname().nodename}: Linux {os.uname().release}, {os.cpu_count()} CPU, image {options.image or 'base'}")
     with contextlib.closing(harness.Context("bench", options)) as t:

@@ -60,16 +60,17 @@ def initramfs(build, target):
     return target
 
 
-def qemu_argv(build, work, memory_mib, quiet):
+def qemu_argv(build, work, memory_mib, quiet, count):
     """SVM without XSAVE, as QEMU 7.2 does not intercept XSETBV; the TSC's rate told, as the calibration against an
     emulated timer is wrong when the machine is busy; one CPU, as several hang in this QEMU now and then."""
-    khz = tsc_khz(build)
+    khz = 1000000 if count else tsc_khz(build)
     cmdline = (f"console=ttyS0 {quiet}panic=-1 mitigations=off nokaslr no_timer_check random.trust_cpu=on "
                f"8250.nr_uarts=1 tsc=reliable tsc_early_khz={khz} lpj={khz * 10}")
     # A 9p path must not have a comma; QEMU reads two as one.
     job = str(work / "job").replace(",", ",,")
     return ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
             "-M", "microvm,acpi=off,rtc=on", "-accel", "tcg,thread=single", "-smp", "1", "-m", str(memory_mib),
+            *(["-icount", "shift=0"] if count else []),
             "-cpu", "EPYC-Rome,+svm,-topoext,-xsave", "-kernel", str(kernel.vmlinux()),
             "-initrd", str(initramfs(build, work / "initramfs")), "-append", cmdline,
             "-serial", f"file:{str(work / 'console').replace(',', ',,')}",
@@ -123,7 +124,7 @@ def run_here(argv):
     return status if status >= 0 else 128 - status
 
 
-def run(argv, build="build", memory_mib=3072, timeout=600, verbose=False):
+def run(argv, build="build", memory_mib=3072, timeout=600, verbose=False, count=False):
     """Runs argv and returns its exit status; its output is this program's. verbose: so is the kernel's log."""
     build = Path(build).resolve()
     if not shutil.which("qemu-system-x86_64"):
@@ -131,11 +132,12 @@ def run(argv, build="build", memory_mib=3072, timeout=600, verbose=False):
     work = Path(tempfile.mkdtemp(prefix="ic-bench-host."))
     child = None
     try:
-        write_job(work / "job", argv, {"IRONCLAW_TEST_SLOW": SLOW, **os.environ}, os.getcwd(), empty_paths(), kept_paths(build))
+        write_job(work / "job", argv, {"IRONCLAW_TEST_SLOW": SLOW, **os.environ}, os.getcwd(), empty_paths(),
+                  kept_paths(build))
         tails = [Tail(work / "job/out", sys.stdout.buffer), Tail(work / "job/err", sys.stderr.buffer)]
         if verbose:
             tails.append(Tail(work / "console", sys.stderr.buffer))
-        command = qemu_argv(build, work, memory_mib, "" if verbose else "quiet ")
+        command = qemu_argv(build, work, memory_mib, "" if verbose else "quiet ", count)
         with open(work / "qemu", "wb") as log:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                      preexec_fn=die_with_parent)

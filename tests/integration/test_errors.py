@@ -78,20 +78,20 @@ def test_hardware_isolation_required(t):
 def test_truncated_image(t):
     mine = t.own_store(copied=("rootfs.erofs",))
     os.truncate(mine / "rootfs.erofs", 1 << 20)
-    t.error(*RUN, status=FAILED, words=["rootfs.erofs", "base"])
+    t.error(*RUN, status=FAILED, words=["rootfs.erofs", t.image])
     os.truncate(mine / "rootfs.erofs", 0)
     t.error(*RUN, status=FAILED, words=["rootfs.erofs"])
 
 
 def test_corrupted_image(t):
     mine = t.own_store(copied=("rootfs.erofs", "initramfs", "manifest.json"))
-    t.ic("image", "verify", "base", rc=0)
+    t.ic("image", "verify", t.image, rc=0)
     with open(mine / "rootfs.erofs", "r+b") as f:
         f.seek(10 << 20)
         old = f.read(1)
         f.seek(10 << 20)
         f.write(bytes([old[0] ^ 1]))
-    t.error("image", "verify", "base", status=FAILED, words=["rootfs.erofs"])
+    t.error("image", "verify", t.image, status=FAILED, words=["rootfs.erofs"])
     with open(mine / "rootfs.erofs", "r+b") as f:
         f.seek(1024)
         f.write(b"\0" * 64)
@@ -105,7 +105,7 @@ def test_corrupted_image(t):
 
 def test_no_image_at_all(t):
     (t.home / "data").unlink()
-    t.error(*RUN, status=FAILED, words=["base", "image build"])
+    t.error(*RUN, status=FAILED, words=[t.image, "image build"])
     shutil.rmtree(t.home / "data", ignore_errors=True)
 
 
