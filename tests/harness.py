@@ -24,7 +24,8 @@ SLOW = float(os.environ.get("IRONCLAW_TEST_SLOW", "1"))
 BOOT_TIMEOUT_MS = 10000  # on hardware, unless SLOW says otherwise
 
 # What runs the VM, as on its command line.
-MONITORS = {"qemu": "qemu-system", "ironclaw": "ironclaw-vmm", "firecracker": "firecracker"}
+MONITORS = {"qemu": "qemu-system", "ironclaw": "ironclaw-vmm",
+            "firecracker": os.path.basename(os.environ.get("IRONCLAW_FIRECRACKER", "firecracker"))}
 
 # The exit status of ironclaw itself; everything else is the command's.
 USAGE, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND = 2, 124, 125, 126, 127
