@@ -42,7 +42,7 @@ static void into_state(struct device *d, unsigned state)
         return;
     }
     if (state == 4) {
-        device_start(d, 0, queues_of(d), 64);
+        start_all(d, 0, true);
         return;
     }
     device_reset(d);

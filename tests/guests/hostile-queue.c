@@ -6,6 +6,7 @@
  */
 #include "block.h"
 #include "hostile.h"
+#include "vsock.h"
 
 #define SIZE 64u
 
@@ -256,12 +257,24 @@ static void prepare(void)
     page = allocate(4096, 4096);
 }
 
-/* The queue that a device looks into only when it has something to say is not marked by a kick. */
-static bool served_on_kick(const struct queue *q)
+/* A device looks into some queues only when it has something to say: the vsock device into the first, where an answer
+ * to a request belongs, and never into the third. */
+static bool is_served(const struct queue *q)
 {
-    const struct device *d = q->device;
+    return q->device->id != ID_VSOCK || q->index != EVENT;
+}
 
-    return !(d->id == ID_VSOCK && q->index != 1);
+static void have_it_served(struct queue *q)
+{
+    static struct packet request = {
+            .src_cid = GUEST_CID, .dst_cid = HOST_CID, .src_port = 9, .dst_port = 9, .type = 1, .op = OP_REQUEST};
+    struct queue *tx = &q->device->queues[TX];
+
+    queue_kick(q);
+    if (q->device->id != ID_VSOCK || q->index != RX)
+        return;
+    queue_offer(tx, queue_chain(tx, &(struct buffer){&request, sizeof(request), false}, 1));
+    queue_kick(tx);
 }
 
 static void spoil_all(uint64_t features)
@@ -275,12 +288,12 @@ static void spoil_all(uint64_t features)
                 enum outcome outcome;
                 bool mark;
 
-                device_start(d, features, queues_of(d), SIZE);
+                start_all(d, features, true);
                 mark = spoils[s].make(q);
-                queue_kick(q);
-                outcome = settle(q, mark && served_on_kick(q));
+                have_it_served(q);
+                outcome = settle(q, mark && is_served(q));
                 outcomes[outcome]++;
-                if (mark && served_on_kick(q) && outcome != MARKED)
+                if (mark && is_served(q) && outcome != MARKED)
                     FAIL("%s on queue %u of device %u: outcome %u, status 0x%x", spoils[s].name, (uint64_t)i,
                             (uint64_t)d->id, (uint64_t)outcome, (uint64_t)reg(d, R_STATUS));
             }
@@ -329,7 +342,7 @@ CASE(hostile_addresses)
         unsigned index = d->id == ID_VSOCK ? 1 : 0;
         struct queue *q;
 
-        device_start(d, 0, queues_of(d), SIZE);
+        start_all(d, 0, true);
         q = &d->queues[index];
         for (size_t a = 0; a < sizeof(addresses) / sizeof(*addresses); a++) {
             for (size_t l = 0; l < sizeof(lengths) / sizeof(*lengths); l++) {
@@ -351,7 +364,7 @@ CASE(hostile_addresses)
                     FAIL("device %u does not answer to 0x%x + 0x%x", (uint64_t)d->id, addresses[a],
                             (uint64_t)lengths[l]);
                 if (outcome == MARKED)
-                    device_start(d, 0, queues_of(d), SIZE);
+                    start_all(d, 0, true);
                 else
                     q->used_seen = q->used[1];
             }
@@ -470,7 +483,7 @@ CASE(hostile_reconfigured)
         for (unsigned round = 0; round < 30; round++) {
             struct queue *q = &d->queues[0];
 
-            device_start(d, 0, queues_of(d), SIZE);
+            start_all(d, 0, true);
             q->desc[0] = plain(D_WRITE, 0);
             for (unsigned i = 0; i < SIZE / 2; i++)
                 queue_offer(q, 0);
@@ -674,7 +687,7 @@ CASE(hostile_flip)
 
         if (d->id == ID_BALLOON) /* it would give away the guest's own pages */
             continue;
-        device_set_up(d, F_INDIRECT, queues_of(d), SIZE);
+        start_all(d, F_INDIRECT, false);
         flipped = &d->queues[index];
         if (n == 0)
             CHECK_EQ(processors_start(1, flip), 1);
@@ -689,7 +702,7 @@ CASE(hostile_flip)
             spin(SECONDS / 10000);
             if (reg(d, R_STATUS) & S_NEEDS_RESET) {
                 marked++;
-                device_set_up(d, F_INDIRECT, queues_of(d), SIZE);
+                start_all(d, F_INDIRECT, false);
             }
         }
     }
@@ -698,4 +711,69 @@ CASE(hostile_flip)
     for (unsigned n = 0; n < device_count; n++)
         must_work(&devices[n]);
     print("marked %u times\n", marked);
+}
+
+/* Page numbers that are none, lists that are no lists, and statistics that are none. */
+CASE(hostile_balloon)
+{
+    struct device d = device_find(ID_BALLOON, 0);
+    const uint32_t end = (uint32_t)(ram_low_end() >> 12);
+    const uint32_t pages[] = {
+            end, end + 1, 0xbffff, 0xc0000, 0xc0001, 0xfee00, 0xfffff, 0x100000, 0x7fffffff, 0xffffffff};
+    uint32_t *numbers = allocate(1 << 20, 4096);
+
+    for (unsigned q = 0; q < 2; q++) {
+        start_all(&d, 0, true);
+        for (size_t i = 0; i < sizeof(pages) / sizeof(*pages); i++) {
+            for (unsigned n = 0; n < 1024; n++)
+                numbers[n] = n % 3 ? pages[i] : 0x700;
+            queue_offer(&d.queues[q], queue_chain(&d.queues[q], &(struct buffer){numbers, 4096, false}, 1));
+            queue_kick(&d.queues[q]);
+            if (settle(&d.queues[q], true) == MARKED)
+                start_all(&d, 0, true);
+            else
+                d.queues[q].used_seen = d.queues[q].used[1];
+        }
+        for (unsigned n = 0; n < 1 << 18; n++)
+            numbers[n] = 0x700 + (n & 3);
+        for (uint32_t len = 1 << 20; len; len = len / 2 - (len > 64)) { /* a megabyte of numbers, and odd lengths */
+            queue_offer(&d.queues[q], queue_chain(&d.queues[q], &(struct buffer){numbers, len, len % 7 == 0}, 1));
+            queue_kick(&d.queues[q]);
+            if (settle(&d.queues[q], true) == MARKED)
+                start_all(&d, 0, true);
+            else
+                d.queues[q].used_seen = d.queues[q].used[1];
+        }
+    }
+    if (queues_of(&d) == 3) {
+        for (uint32_t len = 0; len < 300; len += 7) {
+            start_all(&d, 0, true);
+            memset(numbers, (int)(len % 5 * 51), 4096);
+            queue_offer(&d.queues[2], queue_chain(&d.queues[2], &(struct buffer){numbers, len, len % 2 == 1}, 1));
+            queue_offer(&d.queues[2], queue_chain(&d.queues[2], &(struct buffer){numbers, len, false}, 1));
+            queue_kick(&d.queues[2]);
+            settle(&d.queues[2], false);
+        }
+        print("with statistics\n");
+    }
+    must_work(&d);
+}
+
+/* Buffers for entropy of many MiB: the rest of the machine goes on meanwhile. */
+CASE(hostile_rng)
+{
+    struct device d = device_find(ID_RNG, 0), disk = device_find(ID_BLOCK, 0);
+    uint64_t start = 16ull << 20;
+    uint16_t head;
+    uint32_t len;
+
+    start_all(&d, 0, true);
+    for (unsigned i = 0; i < 64; i++)
+        queue_offer(&d.queues[0],
+                queue_chain(&d.queues[0], &(struct buffer){(void *)start, (uint32_t)(ram_low_end() - start), true}, 1));
+    queue_kick(&d.queues[0]);
+    must_work(&disk);
+    CHECK(queue_take(&d.queues[0], 20, &head, &len));
+    CHECK(len > 0);
+    must_work(&d);
 }

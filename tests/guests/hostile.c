@@ -5,16 +5,29 @@
 
 #define SIZE 64u /* of the queues here */
 
+static bool offers_statistics(const struct device *d)
+{
+    set_reg(d, R_DEVICE_FEATURES_SEL, 0);
+    return reg(d, R_DEVICE_FEATURES) & 2;
+}
+
 unsigned queues_of(const struct device *d)
 {
     switch (d->id) {
     case ID_BALLOON:
-        return 2;
+        return offers_statistics(d) ? 3 : 2;
     case ID_VSOCK:
         return 3;
     default:
         return 1;
     }
+}
+
+void start_all(struct device *d, uint64_t features, bool checked)
+{
+    if (d->id == ID_BALLOON && offers_statistics(d))
+        features |= 2;
+    (checked ? device_start : device_set_up)(d, features, queues_of(d), SIZE);
 }
 
 static void block_works(struct device *d)
@@ -67,7 +80,7 @@ void must_work(struct device *d)
 
     if (!page)
         page = allocate(4096, 4096);
-    device_start(d, 0, queues_of(d), SIZE);
+    start_all(d, 0, true);
     switch (d->id) {
     case ID_BLOCK:
         block_works(d);

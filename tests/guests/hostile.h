@@ -4,8 +4,10 @@
 
 #include "lib/virtio.h"
 
-/* How many queues a driver of this kind of device has to start. */
+/* How many queues a driver of this device has to start. */
 unsigned queues_of(const struct device *d);
+/* device_start() with all of them; like device_set_up() when `checked` is false. */
+void start_all(struct device *d, uint64_t features, bool checked);
 /* Resets the device, starts it properly, and has it do one thing that shows it works. */
 void must_work(struct device *d);
 /* What came of a kick; `due`: something has to, so it may take its time. */

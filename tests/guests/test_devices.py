@@ -80,6 +80,12 @@ def test_processors(t):
         Vm(t, "processors", f"cpus={count}", cpus=count).run()
 
 
+def test_dirty_log(t):
+    """Memory whose writes KVM logs is memory like any other."""
+    machine = {"vcpu_count": 1, "mem_size_mib": 64, "track_dirty_pages": True}
+    Vm(t, "memory", "mem=64", config={"machine-config": machine}).run()
+
+
 # -- serial port
 
 def test_serial_out(t):

@@ -244,7 +244,7 @@ static bool block_run(struct virtio_device *dev, unsigned index)
         requests++;
         bytes += (uint64_t)block->chain.readable_bytes + block->chain.writable_bytes;
         result = execute(block, &written);
-        *status = result;
+        vq_scatter(&(struct iovec){status, 1}, &result, 1); /* guest memory, as all that vq_scatter() writes */
         count(&block->stats.failures, result != STATUS_OK);
         vq_push(&dev->queues[0], block->chain.head, written + 1);
     }
