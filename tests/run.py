@@ -138,6 +138,7 @@ def main():
 
 if __name__ == "__main__":
     # Tests send signals to what they start; nobody may inherit from nohup or a background job that they are ignored.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for signo in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signo, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

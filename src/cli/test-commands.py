@@ -392,5 +392,6 @@ class Completion(unittest.TestCase):
 if __name__ == "__main__":
     # The commands here inherit what is ignored: under nohup that would be SIGHUP, and they would rightly ignore it too.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     unittest.main()
