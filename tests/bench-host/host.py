@@ -25,7 +25,7 @@ import kernel  # noqa: E402
 POLL_S = 0.02
 PR_SET_PDEATHSIG = 1
 TIMED_OUT = 124
-SLOW = "6"  # how many times longer tests wait there
+SLOW = "12"  # how many times longer tests wait there
 
 
 class Error(Exception):
