@@ -75,7 +75,7 @@ static json_t *boot_source(const struct fcapi *kind, const struct backend_start 
     json_t *body = NULL;
     char *args;
 
-    if (asprintf(&args, "console=ttyS0 loglevel=4 panic=-1 reboot=%s random.trust_cpu=on cryptomgr.notests %s",
+    if (asprintf(&args, "console=ttyS0 loglevel=4 panic=-1 reboot=%s pci=off random.trust_cpu=on cryptomgr.notests %s",
                 kind->reboot, start->kernel_args) < 0)
         return NULL;
     body = json_pack("{s:s, s:s}", "kernel_image_path", record->kernel_path, "boot_args", args);

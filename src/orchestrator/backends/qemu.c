@@ -118,7 +118,7 @@ static void add_kernel_args(struct args *a, const struct backend_start *start)
     }
     add(a, "-append");
     add(a,
-            "%s%sconsole=ttyS0 loglevel=4 panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests "
+            "%s%sconsole=ttyS0 loglevel=4 panic=-1 reboot=t pci=off random.trust_cpu=on cryptomgr.notests "
             "mitigations=%s %s",
             clock, emulated ? "no_timer_check nokaslr norandmaps " : "", emulated ? "off" : "auto", start->kernel_args);
 }
