@@ -53,6 +53,7 @@ struct vm {
     int serial_irq, kbd_irq;
 
     uint64_t start_us, start_cpu_us; /* of the process, for the boot timer */
+    bool boot_timed;                 /* atomic: the guest wrote to it */
 
     /* How it ended: the first vCPU to report wins, the VMM thread is told by the eventfd. */
     pthread_mutex_t end_lock;
@@ -108,6 +109,8 @@ static void on_boot_timer(void *userdata, uint64_t offset, const uint8_t *data, 
     uint64_t us, cpu_us;
 
     if (offset != 0 || len != 1 || data[0] != BOOT_TIMER_VALUE)
+        return;
+    if (__atomic_exchange_n(&vm->boot_timed, true, __ATOMIC_RELAXED)) /* one line, however often it writes */
         return;
     (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
     us = clock_now_us() - vm->start_us;
@@ -241,7 +244,8 @@ static int add_legacy(struct vm *vm, const struct vm_options *options, struct vm
 
 static int open_for_boot(const char *path, const char *what, const char *way_out, int *ret_fd, struct vm_error *error)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    /* Without O_NONBLOCK a FIFO would keep us here; as it is it is no regular file, and refused for that. */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
     if (fd < 0)
         return vm_fail(error, -errno, "%s %s: %s; %s", what, path, strerror(errno), way_out);

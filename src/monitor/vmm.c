@@ -18,6 +18,7 @@
 #include "monitor/api/api.h"
 #include "monitor/api/controller.h"
 #include "monitor/api/metrics.h"
+#include "monitor/devices/serial-output.h"
 #include "monitor/kvm.h"
 #include "monitor/vm.h"
 
@@ -108,6 +109,27 @@ static void on_end(void *userdata, const struct vm_end *end)
     loop_stop(&vmm->loop);
 }
 
+/* The guest's console on the terminal we were started from: keys go to the guest as they are. Not before there is one,
+ * as Ctrl-C would end nothing then. */
+static void set_terminal(struct vmm *vmm)
+{
+    struct termios raw;
+
+    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &vmm->terminal) < 0)
+        return;
+    raw = vmm->terminal;
+    cfmakeraw(&raw);
+    raw.c_oflag |= OPOST; /* our own lines still end in a new line */
+    vmm->raw_terminal = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+static void restore_terminal(struct vmm *vmm)
+{
+    if (vmm->raw_terminal)
+        (void)tcsetattr(STDIN_FILENO, TCSANOW, &vmm->terminal);
+    vmm->raw_terminal = false;
+}
+
 static int start(void *userdata, const struct vm_config *config, struct vm_error *error)
 {
     struct vmm *vmm = userdata;
@@ -122,11 +144,14 @@ static int start(void *userdata, const struct vm_config *config, struct vm_error
     };
     int r = vm_new(&vmm->vm, &options, error);
 
+    if (r == 0 && !config->serial.output_path)
+        set_terminal(vmm);
     if (r == 0)
         r = vm_start(vmm->vm, error);
     if (r < 0) {
         vm_free(vmm->vm);
         vmm->vm = NULL;
+        restore_terminal(vmm);
     }
     return r;
 }
@@ -166,13 +191,34 @@ static int get_balloon_stats(void *userdata, struct balloon_stats *ret, struct v
     return vm_balloon_stats(((struct vmm *)userdata)->vm, ret, error);
 }
 
+/*
+ * Nothing that reads the log, or has stopped to, may stop us: pipes are opened so that they lose lines, not wait. The
+ * descriptor lives until the end of the process, as other threads may be writing to it; a later log takes its number.
+ */
 static int open_log(const char *path, enum log_level level, struct vm_error *error)
 {
-    /* Kept open until the end of the process: other threads may be writing to it. */
-    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600) : STDERR_FILENO;
+    const int flags = O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
+    static int log_fd = -1;
+    struct stat st;
+    bool own;
+    int fd = STDERR_FILENO;
 
+    if (path) {
+        fd = open(path, O_WRONLY | flags, 0600);
+        if (fd < 0 && errno == ENXIO) /* a pipe without a reader yet */
+            fd = open(path, O_RDWR | flags, 0600);
+    } else if (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) {
+        fd = serial_own_fd(fd, O_WRONLY, &own);
+    }
     if (fd < 0)
-        return vm_fail(error, -errno, "log %s: %s", path, strerror(errno));
+        return vm_fail(error, -errno, "log %s: %s", path ? path : "to standard error", strerror(errno));
+    if (log_fd >= 0 && fd != STDERR_FILENO) {
+        (void)dup3(fd, log_fd, O_CLOEXEC);
+        fd_close(fd);
+        fd = log_fd;
+    } else if (fd != STDERR_FILENO) {
+        log_fd = fd;
+    }
     log_init("ironclaw-vmm", level, fd);
     return 0;
 }
@@ -292,19 +338,6 @@ static void get_times(uint64_t *ret_us, uint64_t *ret_cpu_us)
     *ret_cpu_us = (uint64_t)cpu.tv_sec * 1000000 + (uint64_t)cpu.tv_nsec / 1000;
 }
 
-/* The guest's console on the terminal we were started from: keys go to the guest as they are. */
-static void set_terminal(struct vmm *vmm)
-{
-    struct termios raw;
-
-    if (!isatty(STDIN_FILENO) || tcgetattr(STDIN_FILENO, &vmm->terminal) < 0)
-        return;
-    raw = vmm->terminal;
-    cfmakeraw(&raw);
-    raw.c_oflag |= OPOST; /* our own lines still end in a new line */
-    vmm->raw_terminal = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
-}
-
 static int listen_for_api(struct vmm *vmm)
 {
     const char *path = vmm->options->api_sock;
@@ -373,7 +406,6 @@ static void run(struct vmm *vmm)
         log_msg(LOG_WARN, "this processor shows neither vmx nor svm: ordinary kernels are interpreted here and take "
                           "minutes; turn on (nested) virtualization or use the qemu backend");
     get_times(&vmm->ready_us, &vmm->ready_cpu_us);
-    set_terminal(vmm);
     if (vmm->options->config_file && start_from_file(vmm) < 0) {
         vmm->status = EXIT_BAD_CONFIG;
         return;
@@ -399,8 +431,7 @@ static void clean_up(struct vmm *vmm)
     }
     vm_free(vmm->vm);
     controller_deinit(&vmm->controller);
-    if (vmm->raw_terminal)
-        (void)tcsetattr(STDIN_FILENO, TCSANOW, &vmm->terminal);
+    restore_terminal(vmm);
     loop_deinit(&vmm->loop);
     fd_close(vmm->signals.fd);
     fd_close(vmm->mail.fd);

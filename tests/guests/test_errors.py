@@ -52,6 +52,18 @@ def test_kernel_is_none(t):
     run(t, change, words=("magic", "vmlinux or bzImage"))
 
 
+def test_kernel_is_a_pipe(t):
+    """Which would keep who opens it until somebody writes."""
+    def change(section, key):
+        def inner(config, work):
+            os.mkfifo(work / "pipe")
+            config[section][key] = str(work / "pipe")
+        return inner
+
+    for key in ("kernel_image_path", "initrd_path"):
+        run(t, change("boot-source", key), words=("pipe", "not a regular file"))
+
+
 def test_kernel_truncated(t):
     """At the end of each of its parts, and in the middle of each."""
     vm = Vm(t, "boot", pvh=True)

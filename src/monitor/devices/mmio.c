@@ -52,7 +52,8 @@
 #define INTERRUPT_USED   1u
 #define INTERRUPT_CONFIG 2u
 
-#define LOG_BURST 4u /* lines per second that a driver can cause */
+#define LOG_BURST 4u   /* lines per second that a driver can cause, */
+#define LOG_LINES 200u /* and in the life of the VM */
 
 #define BIT(n)             (1ull << (n))
 #define TRANSPORT_FEATURES (BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_INDIRECT_DESC) | BIT(VIRTIO_F_EVENT_IDX))
@@ -90,6 +91,15 @@ static void quiesce(struct virtio_mmio *mmio)
         vq_stop(&mmio->dev->queues[i]);
 }
 
+static bool may_log(struct virtio_mmio *mmio)
+{
+    if (mmio->log_lines == LOG_LINES || !log_allowed(&mmio->log_limit))
+        return false;
+    if (++mmio->log_lines == LOG_LINES)
+        log_msg(LOG_WARN, "%s: its driver caused %u messages; this is the last one:", mmio->dev->name, LOG_LINES);
+    return true;
+}
+
 static void fail(struct virtio_device *dev, const char *why)
 {
     struct virtio_mmio *mmio = dev->transport;
@@ -99,7 +109,7 @@ static void fail(struct virtio_device *dev, const char *why)
         return;
     quiesce(mmio);
     mmio->status |= S_NEEDS_RESET;
-    if (log_allowed(&mmio->log_limit))
+    if (may_log(mmio))
         log_msg(LOG_WARN, "%s: %s; stopped until the driver resets it", dev->name, why);
     if (was_live)
         raise_interrupt(mmio, INTERRUPT_CONFIG);
@@ -107,7 +117,7 @@ static void fail(struct virtio_device *dev, const char *why)
 
 static void note(struct virtio_mmio *mmio, const char *what, uint64_t offset, uint64_t value)
 {
-    if (log_allowed(&mmio->log_limit))
+    if (may_log(mmio))
         log_msg(LOG_WARN, "%s: %s at register 0x%llx (0x%llx): ignored", mmio->dev->name, what,
                 (unsigned long long)offset, (unsigned long long)value);
 }

@@ -48,6 +48,7 @@ struct virtio_mmio {
         uint64_t desc, avail, used;
     } queues[VIRTIO_MAX_QUEUES];
     struct log_limit log_limit;
+    uint32_t log_lines; /* so far */
 };
 
 /* Makes the eventfds and adds the kicks to `loop`. The device, memory and loop outlive it. */

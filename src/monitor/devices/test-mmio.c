@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/test.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "monitor/devices/test-driver.h"
 
@@ -338,6 +340,30 @@ static void test_config_space(void **state)
 /* A device that always has more keeps nobody else from the loop. */
 static unsigned ticks;
 
+/* A driver that never stops breaking the rules does not fill a disk with it. */
+static void test_log_is_bounded(void **state)
+{
+    char text[65536];
+    unsigned lines = 0;
+    ssize_t n;
+    int fds[2];
+
+    start();
+    assert_int_equal(pipe2(fds, O_NONBLOCK), 0);
+    log_init("test", LOG_WARN, fds[1]);
+    driver.mmio.log_limit.burst = UINT32_MAX;
+    for (unsigned i = 0; i < 1000; i++)
+        (void)driver_read(&driver, 0x00c + 1);
+    log_init("test", LOG_ERROR, STDERR_FILENO);
+    n = read(fds[0], text, sizeof(text));
+    assert_true(n > 0 && memmem(text, (size_t)n, "this is the last one", 20));
+    for (ssize_t i = 0; i < n; i++)
+        lines += text[i] == '\n';
+    assert_in_range(lines, 2, 300);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
 static int tick(struct loop_fd *source, uint32_t events)
 {
     ticks++;
@@ -470,6 +496,7 @@ int main(void)
             cmocka_unit_test_setup_teardown(test_rings_outside_of_memory, setup, teardown),
             cmocka_unit_test_setup_teardown(test_broken_queue, setup, teardown),
             cmocka_unit_test_setup_teardown(test_config_space, setup, teardown),
+            cmocka_unit_test_setup_teardown(test_log_is_bounded, setup, teardown),
             cmocka_unit_test_setup_teardown(test_fairness, setup, teardown),
             cmocka_unit_test_setup_teardown(test_every_register_in_every_state, setup, teardown),
             cmocka_unit_test_setup_teardown(test_reset_while_serving, setup, teardown),

@@ -25,12 +25,6 @@ enum { QUEUE_RX, QUEUE_TX, QUEUE_EVENT, QUEUE_COUNT };
 #define HOST_BACKLOG  128
 #define RUNS_PER_TURN 8u /* each with its own interrupt: the guest takes packets while we fill in the next ones */
 #define UDS_PATH_MAX  (sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("_4294967295"))
-#define QUEUE_SIZE    256u
-#define HOST_BACKLOG  128
-#define RUNS_PER_TURN                                                                                                  \
-    8u /* each with its own interrupt: the guest takes the first packets while we fill in the next                     \
-        */
-#define UDS_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - sizeof("_4294967295"))
 
 struct vsock_dev {
     struct virtio_device dev;
