@@ -414,7 +414,7 @@ static void run(struct vmm *vmm)
     if (r == 0)
         r = loop_run(&vmm->loop);
     if (r < 0)
-        log_msg(LOG_ERROR, "%s", strerror(-r));
+        log_msg(LOG_ERROR, "can't serve the API or the VM: %s; is the host short of memory or threads?", strerror(-r));
 }
 
 /* The API goes first: who still waits for an answer gets one. */

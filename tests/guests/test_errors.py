@@ -207,3 +207,23 @@ def test_no_hardware(t):
     flags = set(Path("/proc/cpuinfo").read_text().split())
     said = "neither vmx nor svm" in vm.log() and "qemu backend" in vm.log()
     assert said == (not flags & {"vmx", "svm"}), vm.report()
+
+
+def test_out_of_descriptors(t):
+    """Whichever is the first that can't be had: one error, nothing left behind, and one more is enough to go on."""
+    vm = Vm(t, "boot", cpus=2, balloon={"amount_mib": 1, "deflate_on_oom": False, "stats_polling_interval_s": 1})
+    file = vm.dir / "config.json"
+    file.write_text(json.dumps(vm.config))
+    before, failed = sorted(os.listdir(vm.dir)), 0
+    for most in range(4, 100):
+        result = subprocess.run(["prlimit", f"--nofile={most}:{most}", str(vm.program), "--api-sock", str(vm.api_sock),
+                                 "--config-file", str(file)], stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+                                check=False)
+        assert sorted(os.listdir(vm.dir)) == before, (most, os.listdir(vm.dir))
+        if result.returncode == 0:
+            break
+        failed += 1
+        errors = [line for line in result.stderr.decode().splitlines() if "error: " in line]
+        assert result.returncode in (1, BAD_CONFIG), (most, result)
+        assert len(errors) == 1 and "Too many open files" in errors[0], (most, result.stderr)
+    assert result.returncode == 0 and failed > 20, (failed, result)

@@ -242,7 +242,7 @@ static int open_fd(struct serial_output *out, int fd, struct vm_error *error)
         out->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     else
         out->fd = serial_own_fd(fd, O_WRONLY, &out->nonblocking);
-    return out->fd < 0 ? vm_fail(error, -EBADF, "serial output: descriptor %d is not open", fd) : 0;
+    return out->fd < 0 ? vm_fail(error, -errno, "serial output: descriptor %d: %s", fd, strerror(errno)) : 0;
 }
 
 static int open_target(struct serial_output *out, int fd, const char *path, struct vm_error *error)
