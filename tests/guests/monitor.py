@@ -13,13 +13,18 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import Failure, until
+from harness import SLOW, Failure, until
 
 SECTOR = 512
 ROOT_SECTORS, SECOND_SECTORS = 2048, 4096
 # What the log of a whole run may have: the lines that every run has, and per second 4 of each device and some more.
 LOG_BASE, LOG_PER_SECOND = 45, 25
 TROUBLE = ("AddressSanitizer", "ThreadSanitizer", "LeakSanitizer", "runtime error:", "assert", "Assertion", "stack smash")
+
+
+def host_mib():
+    """No VM may have more memory than its host."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def numbered(path, sectors):
@@ -41,7 +46,7 @@ class Vm:
         if not self.program.exists() or not guest.exists():
             t.skip(f"{self.program.name} or {guest.name} is not built for this system")
         sanitized = b"__tsan_init" in self.program.read_bytes() or b"__asan_init" in self.program.read_bytes()
-        self.patience = 4 if sanitized else 1
+        self.patience = (4 if sanitized else 1) * SLOW
         self.dir = t.work / f"vm{len(list(t.work.iterdir()))}"
         self.dir.mkdir()
         self.root = numbered(self.dir / "root.img", ROOT_SECTORS)

@@ -155,9 +155,10 @@ static uint8_t read_or_write(struct block *block, bool write, uint64_t sector)
 /* One segment, as the configuration says. */
 static uint8_t discard(struct block *block, bool zero)
 {
-    int mode = FALLOC_FL_KEEP_SIZE;
     struct discard segment;
+    bool keep;
     off_t at;
+    int r;
 
     if (block->read_only)
         return STATUS_IOERR;
@@ -171,8 +172,12 @@ static uint8_t discard(struct block *block, bool zero)
         return STATUS_IOERR;
     if (segment.sectors == 0)
         return STATUS_OK;
-    mode |= zero && !(segment.flags & UNMAP) ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE;
-    if (fallocate(block->fd, mode, at, (off_t)segment.sectors * SECTOR) < 0)
+    keep = zero && !(segment.flags & UNMAP);
+    r = fallocate(block->fd, FALLOC_FL_KEEP_SIZE | (keep ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE), at,
+            (off_t)segment.sectors * SECTOR);
+    if (r < 0 && keep && errno == EOPNOTSUPP) /* tmpfs: zeros it can, keeping the blocks not */
+        r = fallocate(block->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, at, (off_t)segment.sectors * SECTOR);
+    if (r < 0)
         return errno == EOPNOTSUPP ? STATUS_UNSUPP : STATUS_IOERR;
     return STATUS_OK;
 }
