@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A guest of three instructions: whether KVM here runs one at all. Prints the byte that it sent, "K". */
+/* A guest of three instructions: whether KVM runs one at all. Prints the byte that it sent, "K". */
 #include <err.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
