@@ -292,3 +292,24 @@ CASE(block_life)
     queue_kick(root->q);
     CHECK(WAIT_UNTIL(queue_used(root->q), 10));
 }
+
+/* One request again and again, with more of it always waiting: the device's thread has no pause until the VM ends. */
+CASE(block_for_ever)
+{
+    struct disk *disk = disk_open(1, 0);
+    struct buffer b[] = {
+            {disk->request, 16, false}, {allocate(256 << 10, 4096), 256 << 10, true}, {disk->status, 1, true}};
+    uint16_t head = queue_chain(disk->q, b, 3);
+
+    for (unsigned i = 0; i < disk->q->size; i++)
+        disk->q->avail[2 + i] = head;
+    print("flooding\n");
+    for (;;) {
+        uint16_t ahead = (uint16_t)(disk->q->used[1] + disk->q->size / 2);
+
+        if (disk->q->avail[1] == ahead)
+            continue;
+        disk->q->avail[1] = ahead;
+        queue_kick(disk->q);
+    }
+}

@@ -162,7 +162,8 @@ def test_reset_by_another(t):
 def test_signals(t):
     """Whatever the guest does, SIGTERM and SIGINT end the monitor at once with 128 + N."""
     for case, words, cpus, said in (("halt_for_ever", "", 1, b"halting"), ("spin_for_ever", "", 1, b"spinning"),
-                                    ("processors_for_ever", "cpus=4", 4, b"spinning")):
+                                    ("processors_for_ever", "cpus=4", 4, b"spinning"),
+                                    ("block_for_ever", "", 1, b"flooding")):
         for number in (signal.SIGTERM, signal.SIGINT):
             vm = Vm(t, case, words, cpus=cpus).start()
             vm.read_until(said)
@@ -330,6 +331,19 @@ def test_block_replaced(t):
         vm.request("PATCH", "/drives/second", {"drive_id": "second", "path_on_host": str(other)}, 204)
 
     vm.finish(syncs={"replace": replace})
+
+
+def test_block_busy(t):
+    """Requests without a pause on a drive: it can be replaced, the VM paused, and ended."""
+    vm = Vm(t, "block_for_ever", api=True).start()
+    vm.read_until(b"flooding")
+    other = numbered(vm.dir / "other.img", SECOND_SECTORS)
+    for path in (other, vm.second) * 4:
+        vm.request("PATCH", "/drives/second", {"drive_id": "second", "path_on_host": str(path)}, 204)
+        vm.request("PATCH", "/vm", {"state": "Paused"}, 204)
+        vm.request("PATCH", "/vm", {"state": "Resumed"}, 204)
+    vm.child.terminate()
+    vm.finish(rc=128 + signal.SIGTERM, passes=False)
 
 
 # -- balloon
