@@ -202,7 +202,8 @@ def add_ratios(table, what, how, values, column, unit, targets):
 def first_instruction(table, found, rounds):
     values = rounds_of(found, "first", rounds)
     add_ratios(table, "exec to first guest instruction", f"medians of {rounds}; a guest that writes to the serial "
-               "port; from before exec to its bytes in our pipe (ironclaw-vmm writes the console every 5 ms)", values, 0, "ms", {"qemu": 0.2})
+               "port; from before exec to its bytes in our pipe (ironclaw-vmm writes the console every 5 ms)", values,
+               0, "ms", {"qemu": 0.2})
     add_ratios(table, "CPU time until the first guest instruction", "the process's CPU clock then", values, 1, "ms", {})
 
 
