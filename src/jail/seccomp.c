@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "jail/seccomp.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macro.h"
+
+#define PROFILES_MAX  8u
+#define PRIORITY_MAX  255u
+#define UNKNOWN_SIGNO (128 + SIGSYS)
+#ifndef SYS_SECCOMP   /* not in every libc */
+#define SYS_SECCOMP 1 /* si_code, asm-generic/siginfo.h */
+#endif
+
+/* Written before there are threads. */
+static struct {
+    const struct seccomp_profile *profile;
+    struct sock_fprog program;
+} filters[PROFILES_MAX];
+static size_t filter_count;
+
+static __thread char thread_name[16]; /* TASK_COMM_LEN; for the handler, which can't ask any more */
+
+/* Generated; without pointers, which would have to be relocated at each start. */
+static const char call_names[][28] = {
+#include "jail/syscall-names.h"
+};
+
+static const char *call_name(int nr)
+{
+    return nr >= 0 && (size_t)nr < ARRAY_SIZE(call_names) && call_names[nr][0] ? call_names[nr] : "unknown";
+}
+
+/* On the thread that made the call. It does not return, so that it may interrupt anything. */
+static void on_refused(int signo, siginfo_t *info, void *context)
+{
+    const greg_t *regs = ((const ucontext_t *)context)->uc_mcontext.gregs;
+
+    if (info->si_code != SYS_SECCOMP)
+        _exit(UNKNOWN_SIGNO); /* somebody sent it */
+    log_msg(LOG_ERROR,
+            "seccomp: the thread %s may not call %s (%d), arguments %#llx %#llx %#llx; the process ends. If that was "
+            "no attack it is a bug: run with --seccomp-level permissive and report this line",
+            thread_name, call_name(info->si_syscall), info->si_syscall, (unsigned long long)regs[REG_RDI],
+            (unsigned long long)regs[REG_RSI], (unsigned long long)regs[REG_RDX]);
+    _exit(SECCOMP_EXIT_STATUS);
+}
+
+static int catch_refusals(void)
+{
+    struct sigaction action = {.sa_sigaction = on_refused, .sa_flags = SA_SIGINFO};
+
+    sigfillset(&action.sa_mask);
+    return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
+}
+
+static int add_rules(scmp_filter_ctx ctx, const struct seccomp_profile *profile)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < profile->count; i++) {
+        const struct seccomp_rule *rule = &profile->rules[i];
+        uint32_t value = rule->value == SECCOMP_OWN_PID ? (uint32_t)getpid() : rule->value;
+
+        r = seccomp_syscall_priority(ctx, rule->nr, (uint8_t)(PRIORITY_MAX - MIN(i, (size_t)PRIORITY_MAX)));
+        if (r == 0 && rule->arg < 0)
+            r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->nr, 0);
+        else if (r == 0)
+            r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->nr, 1,
+                    SCMP_CMP((unsigned)rule->arg, SCMP_CMP_MASKED_EQ, rule->mask, value));
+        if (r == -EEXIST) /* in two profiles */
+            r = 0;
+    }
+    return r;
+}
+
+static int export(scmp_filter_ctx ctx, struct sock_fprog *ret)
+{
+    _cleanup_(fd_closep) int fd = memfd_create("seccomp", MFD_CLOEXEC);
+    struct sock_filter *code;
+    struct stat st;
+    int r;
+
+    if (fd < 0)
+        return -errno;
+    r = seccomp_export_bpf(ctx, fd);
+    if (r < 0)
+        return r;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    code = malloc((size_t)st.st_size);
+    if (!code)
+        return -ENOMEM;
+    if (pread(fd, code, (size_t)st.st_size, 0) != (ssize_t)st.st_size) {
+        free(code);
+        return -EIO;
+    }
+    *ret = (struct sock_fprog){.len = (unsigned short)((size_t)st.st_size / sizeof(*code)), .filter = code};
+    return 0;
+}
+
+/* `only`, or all of them together. */
+static int compile(enum seccomp_level level, const struct seccomp_profile *only,
+        const struct seccomp_profile *const *profiles, size_t count, struct sock_fprog *ret)
+{
+    scmp_filter_ctx ctx = seccomp_init(level == SECCOMP_PERMISSIVE ? SCMP_ACT_LOG : SCMP_ACT_TRAP);
+    int r;
+
+    if (!ctx)
+        return -ENOMEM;
+    r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        if (!only || profiles[i] == only)
+            r = add_rules(ctx, profiles[i]);
+    }
+    if (r == 0)
+        r = export(ctx, ret);
+    seccomp_release(ctx);
+    return r;
+}
+
+int seccomp_prepare(enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count)
+{
+    const uint32_t needed = level == SECCOMP_PERMISSIVE ? SECCOMP_RET_LOG : SECCOMP_RET_TRAP;
+    int r;
+
+#ifdef IC_SANITIZING
+    return SECCOMP_SANITIZED;
+#endif
+    if (count > PROFILES_MAX)
+        return -EINVAL;
+    if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &needed) < 0)
+        return -errno;
+    r = catch_refusals();
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        filters[i].profile = profiles[i];
+        r = compile(level, level == SECCOMP_BASIC ? NULL : profiles[i], profiles, count, &filters[i].program);
+    }
+    filter_count = r == 0 ? count : 0;
+    return r;
+}
+
+void seccomp_enter(const struct seccomp_profile *profile)
+{
+    size_t i = 0;
+    sigset_t set;
+
+    if (filter_count == 0)
+        return;
+    while (i < filter_count && filters[i].profile != profile)
+        i++;
+    sigemptyset(&set);
+    sigaddset(&set, SIGSYS);
+    (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    (void)prctl(PR_GET_NAME, thread_name);
+    if (i < filter_count && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filters[i].program) == 0)
+        return;
+    log_msg(LOG_ERROR, "seccomp: the filter %s of thread %s: %s", profile->name, thread_name,
+            i < filter_count ? strerror(errno) : "was not prepared");
+    _exit(EXIT_FAILURE);
+}
+
+/* ---- the report ---- */
+
+size_t seccomp_calls(const struct seccomp_profile *profile)
+{
+    size_t calls = 0;
+
+    for (size_t i = 0; i < profile->count; i++) {
+        size_t before = 0;
+
+        while (before < i && profile->rules[before].nr != profile->rules[i].nr)
+            before++;
+        calls += before == i;
+    }
+    return calls;
+}
+
+void seccomp_report(FILE *to, const struct seccomp_profile *const *profiles, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        (void)fprintf(to, "%s: %zu system calls\n", profiles[i]->name, seccomp_calls(profiles[i]));
+        for (size_t j = 0; j < profiles[i]->count; j++) {
+            const struct seccomp_rule *rule = &profiles[i]->rules[j];
+            char condition[48] = "";
+
+            if (rule->arg >= 0 && rule->value == SECCOMP_OWN_PID)
+                (void)snprintf(condition, sizeof(condition), "argument %d: own pid", rule->arg);
+            else if (rule->arg >= 0 && rule->mask == SECCOMP_ANY_BIT)
+                (void)snprintf(condition, sizeof(condition), "argument %d: %#x", rule->arg, rule->value);
+            else if (rule->arg >= 0)
+                (void)snprintf(
+                        condition, sizeof(condition), "argument %d & %#x: %#x", rule->arg, rule->mask, rule->value);
+            (void)fprintf(to, "  %-16s %-28s %s\n", call_name(rule->nr), condition, rule->why);
+        }
+    }
+}
