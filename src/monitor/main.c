@@ -44,6 +44,10 @@ int main(int argc, char **argv)
     r = options_parse(&options, argc, argv);
     if (r != 0)
         return r == OPTIONS_DONE ? EXIT_OK : EXIT_BAD_USAGE;
+    if (options.seccomp_report) {
+        seccomp_report(stdout, vmm_profiles, VMM_PROFILES);
+        return EXIT_OK;
+    }
     (void)mallopt(M_ARENA_MAX,
             1); /* an arena per thread would cost memory and buy nothing: the data path does not allocate */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

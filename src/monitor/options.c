@@ -21,13 +21,15 @@ static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [-
                             "      --level LEVEL        error, warning, info or debug (info)\n"
                             "      --metrics-path FILE  append metrics here, one JSON object per line\n"
                             "      --boot-timer         log when the guest writes 123 to 0xc0000000\n"
-                            "      --no-seccomp         accepted; this version has no filter yet\n"
-                            "      --seccomp-filter F   refused: this version has no filter yet\n"
+                            "      --seccomp-level L    minimal, basic or permissive (minimal)\n"
+                            "      --seccomp-report     print what each thread may call, and why, and exit\n"
+                            "      --no-seccomp         no filters\n"
+                            "      --seccomp-filter F   refused: the filters are built in\n"
                             "      --help               print this and exit\n"
                             "      --version            print the version and exit\n"
                             "\n"
                             "Exit status: 0 the guest ended itself, 1 failure, 152 bad configuration, 153 usage,\n"
-                            "128+N ended by signal N.\n";
+                            "128+N ended by signal N; 148 a system call that a filter refuses.\n";
 
 enum {
     OPT_API_SOCK = 256,
@@ -40,6 +42,8 @@ enum {
     OPT_BOOT_TIMER,
     OPT_NO_SECCOMP,
     OPT_SECCOMP_FILTER,
+    OPT_SECCOMP_LEVEL,
+    OPT_SECCOMP_REPORT,
     OPT_HELP,
     OPT_VERSION,
 };
@@ -55,6 +59,8 @@ static const struct option long_options[] = {
         {"boot-timer", no_argument, NULL, OPT_BOOT_TIMER},
         {"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
         {"seccomp-filter", required_argument, NULL, OPT_SECCOMP_FILTER},
+        {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
+        {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
         {NULL, 0, NULL, 0},
@@ -104,6 +110,19 @@ static bool is_id(const char *text)
            strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == len;
 }
 
+static int take_seccomp_level(const char *text, enum seccomp_level *ret)
+{
+    static const char *const levels[] = {"minimal", "basic", "permissive"};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(levels); i++) {
+        if (strcmp(text, levels[i]) == 0) {
+            *ret = (enum seccomp_level)i;
+            return 0;
+        }
+    }
+    return refuse("--seccomp-level: there is no level '%s'", text);
+}
+
 static int take(struct options *options, int option, const char *value, bool *no_api)
 {
     switch (option) {
@@ -134,7 +153,12 @@ static int take(struct options *options, int option, const char *value, bool *no
         options->no_seccomp = true;
         return 0;
     case OPT_SECCOMP_FILTER:
-        return refuse("--seccomp-filter: this version has no filter yet");
+        return refuse("--seccomp-filter: the filters are built in; --seccomp-level chooses between them");
+    case OPT_SECCOMP_LEVEL:
+        return take_seccomp_level(value, &options->seccomp_level);
+    case OPT_SECCOMP_REPORT:
+        options->seccomp_report = true;
+        return 0;
     case OPT_HELP:
         fputs(usage, stdout);
         return OPTIONS_DONE;

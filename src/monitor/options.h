@@ -5,11 +5,13 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "jail/seccomp.h"
 
 enum {
     EXIT_OK = 0,
-    EXIT_ERROR = 1,        /* the VM or the monitor failed; the last line of the log says why */
-    EXIT_BAD_CONFIG = 152, /* --config-file, or what it describes can't be built */
+    EXIT_ERROR = 1,                      /* the VM or the monitor failed; the last line of the log says why */
+    EXIT_BAD_CALL = SECCOMP_EXIT_STATUS, /* a system call that no filter allows */
+    EXIT_BAD_CONFIG = 152,               /* --config-file, or what it describes can't be built */
     EXIT_BAD_USAGE = 153,
     EXIT_SIGNAL_BASE = 128, /* + the signal that ended us in good order */
 };
@@ -20,7 +22,8 @@ struct options {
     const char *config_file; /* NULL: none */
     const char *log_path, *metrics_path;
     enum log_level level;
-    bool boot_timer, no_seccomp;
+    enum seccomp_level seccomp_level;
+    bool boot_timer, no_seccomp, seccomp_report;
 };
 
 #define OPTIONS_DEFAULT_SOCKET "/run/firecracker.socket"

@@ -27,15 +27,18 @@ static void test_good(void **state)
     assert_string_equal(o.api_sock, OPTIONS_DEFAULT_SOCKET);
     assert_string_equal(o.id, "anonymous-instance");
     assert_int_equal(o.level, LOG_INFO);
+    assert_int_equal(o.seccomp_level, SECCOMP_MINIMAL);
 
     assert_int_equal(parse(&o, "--no-api", "--config-file", "x.json", "--id", "a-1_B", "--level", "Warning",
-                             "--boot-timer", "--no-seccomp", NULL),
+                             "--boot-timer", "--no-seccomp", "--seccomp-level", "basic", NULL),
             0);
     assert_null(o.api_sock);
     assert_string_equal(o.config_file, "x.json");
     assert_string_equal(o.id, "a-1_B");
     assert_int_equal(o.level, LOG_WARN);
     assert_true(o.boot_timer);
+    assert_true(o.no_seccomp);
+    assert_int_equal(o.seccomp_level, SECCOMP_BASIC);
 }
 
 static void test_refused(void **state)
@@ -48,6 +51,7 @@ static void test_refused(void **state)
     assert_int_equal(parse(&o, "--id", "", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--level", "loud", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--seccomp-filter", "f", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--seccomp-level", "none", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--nonsense", NULL), -EINVAL);
     assert_int_equal(parse(&o, "word", NULL), -EINVAL);
     assert_string_equal(o.id, "untouched");

@@ -115,6 +115,20 @@ static void run_guest(struct vcpu *vcpu)
 
 /* ---- threads ---- */
 
+static const struct seccomp_rule calls[] = {
+        SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, (uint32_t)KVM_RUN, "the guest"),
+        SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, (uint32_t)KVM_GET_REGS, "where the guest ended, for the log"),
+        SECCOMP_ALLOW(write, "eventfds: interrupts, kicks, news for the VMM thread; the log"),
+        SECCOMP_ALLOW(futex, "locks of devices; parking"),
+        SECCOMP_ALLOW(rt_sigreturn, "after the signal that ends KVM_RUN"),
+        SECCOMP_ALLOW(clock_gettime, "boot timer, bounds of the log; no vDSO without a stable TSC"),
+        SECCOMP_ALLOW(rt_sigprocmask, "end of a thread"),
+        SECCOMP_ALLOW_IF(madvise, 2, SECCOMP_ANY_BIT, MADV_DONTNEED, "end of a thread: its stack"),
+        SECCOMP_ALLOW(exit, "end of a thread"),
+        SECCOMP_ALLOW(exit_group, "after a call that is not in this list"),
+};
+const struct seccomp_profile vcpu_seccomp = {"vcpu", calls, ARRAY_SIZE(calls)};
+
 /* False when it is time to quit. */
 static bool wait_for_turn(struct vcpu *vcpu)
 {
@@ -140,6 +154,7 @@ static void *vcpu_main(void *arg)
 
     (void)snprintf(name, sizeof(name), "fc_vcpu %u", vcpu->index);
     (void)prctl(PR_SET_NAME, name);
+    seccomp_enter(&vcpu_seccomp);
     while (wait_for_turn(vcpu))
         run_guest(vcpu);
     return NULL;

@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 
+#include "jail/seccomp.h"
 #include "monitor/boot/boot.h"
 #include "monitor/bus.h"
 #include "monitor/kvm.h"
@@ -58,6 +59,8 @@ struct vcpus_options {
 
 /* Makes the vCPUs with their state and their threads, parked. */
 int vcpus_init(struct vcpus *vcpus, const struct vcpus_options *options, struct vm_error *error);
+extern const struct seccomp_profile vcpu_seccomp;
+
 void vcpus_run(struct vcpus *vcpus);
 void vcpus_hold(struct vcpus *vcpus);   /* returns when no vCPU is in the guest or in a device */
 void vcpus_deinit(struct vcpus *vcpus); /* ends the threads; right also after a failed init */

@@ -313,6 +313,17 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
     return r == 0 ? vcpus_init(&vm->vcpus, &vcpus, error) : r;
 }
 
+static int start_drives(struct vm *vm, struct vm_error *error)
+{
+    for (size_t i = 0; i < vm->drive_count; i++) {
+        int r = block_start(vm->drives[i].block);
+
+        if (r < 0)
+            return vm_fail(error, r, "drive %s: can't make its thread: %s", vm->drives[i].id, strerror(-r));
+    }
+    return 0;
+}
+
 int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *error)
 {
     _cleanup_(vm_freep) struct vm *vm = calloc(1, sizeof(*vm));
@@ -335,6 +346,8 @@ int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *e
     if (r < 0)
         return vm_fail(error, r, "epoll: %s", strerror(-r));
     r = build(vm, options, error);
+    if (r == 0)
+        r = start_drives(vm, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(vm);
@@ -383,12 +396,6 @@ int vm_start(struct vm *vm, struct vm_error *error)
 {
     if (vm->started)
         return vm_fail(error, -EALREADY, "the VM runs already");
-    for (size_t i = 0; i < vm->drive_count; i++) {
-        int r = block_start(vm->drives[i].block);
-
-        if (r < 0)
-            return vm_fail(error, r, "drive %s: can't make its thread: %s", vm->drives[i].id, strerror(-r));
-    }
     vm->started = true;
     vcpus_run(&vm->vcpus);
     return 0;

@@ -4,7 +4,7 @@
  * one go and driven from the VMM thread. All functions are called on that
  * thread; the vCPU threads and the block threads live inside.
  *
- *   vm_new      acquires everything: memory, KVM, kernel, drives, sockets; no guest instruction has run
+ *   vm_new      acquires everything: memory, KVM, kernel, drives, sockets, threads; no guest instruction has run
  *   vm_start    lets the vCPUs run
  *   vm_pause    returns when no vCPU is in the guest any more
  *   vm_free     ends the threads, closes everything; right in every state

@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -18,8 +21,10 @@
 #include "monitor/api/api.h"
 #include "monitor/api/controller.h"
 #include "monitor/api/metrics.h"
+#include "monitor/devices/devices.h"
 #include "monitor/devices/serial-output.h"
 #include "monitor/kvm.h"
+#include "monitor/vcpu.h"
 #include "monitor/vm.h"
 
 #define METRICS_INTERVAL_MS 60000u
@@ -97,6 +102,77 @@ static void close_mailbox(struct vmm *vmm)
     pthread_mutex_unlock(&vmm->lock);
 }
 
+/* ---- what its threads may ask the kernel for ---- */
+
+/* This thread's once the VM is there: vsock, serial port, balloon and rng live on it, and the VM's end. It makes no
+ * thread, no file and no listener any more. Paths are checked by no filter. */
+static const struct seccomp_rule calls[] = {
+        SECCOMP_ALLOW(epoll_wait, "the loop"),
+        SECCOMP_ALLOW(epoll_ctl, "sources of the loop come, go, and wait for room"),
+        SECCOMP_ALLOW(read, "eventfds, signals, the console's input"),
+        SECCOMP_ALLOW(write, "eventfds: interrupts, kicks, the API's thread; log, metrics"),
+        SECCOMP_ALLOW(recvfrom, "vsock: a host's first line"),
+        SECCOMP_ALLOW(readv, "vsock: host to guest"),
+        SECCOMP_ALLOW(sendmsg, "vsock: guest to host"),
+        SECCOMP_ALLOW(sendto, "vsock: OK to a host"),
+        SECCOMP_ALLOW(futex, "locks, waiting for vCPUs and for the ends of threads"),
+        SECCOMP_ALLOW(clock_gettime, "timers of the loop, CPU time for metrics; no vDSO without a stable TSC"),
+        SECCOMP_ALLOW_IF(madvise, 2, SECCOMP_ANY_BIT, MADV_DONTNEED, "balloon; vsock: buffers of what is closed"),
+        SECCOMP_ALLOW_IF(madvise, 2, SECCOMP_ANY_BIT, MADV_REMOVE, "balloon"),
+        SECCOMP_ALLOW(getrandom, "rng"),
+        SECCOMP_ALLOW(accept4, "vsock: hosts"),
+        SECCOMP_ALLOW_IF(socket, 0, SECCOMP_ANY_BIT, AF_UNIX, "vsock: the guest connects to a host"),
+        SECCOMP_ALLOW(connect, "vsock: the same"),
+        SECCOMP_ALLOW(shutdown, "vsock"),
+        SECCOMP_ALLOW(close, "vsock; the file of a drive that is replaced; the end"),
+        SECCOMP_ALLOW(writev, "serial port"),
+        SECCOMP_ALLOW(poll, "serial port: an output that may block"),
+        SECCOMP_ALLOW(fstat, "serial port: size of the log; a drive's file"),
+        SECCOMP_ALLOW(newfstatat, "the same; the end: whether a socket is still ours"),
+        SECCOMP_ALLOW(pread64, "serial port: the log is cut"),
+        SECCOMP_ALLOW(pwrite64, "serial port: the log is cut"),
+        SECCOMP_ALLOW(ftruncate, "serial port: the log is cut"),
+        SECCOMP_ALLOW(lseek, "serial port: the log is cut; a drive's size"),
+        SECCOMP_ALLOW_IF(openat, 2, O_CREAT | O_TRUNC | O_TMPFILE, 0, "PATCH /drives: what is there already"),
+        SECCOMP_ALLOW(brk, "malloc"),
+        SECCOMP_ALLOW_IF(mmap, 2, PROT_EXEC, 0, "malloc"),
+        SECCOMP_ALLOW(mremap, "realloc"),
+        SECCOMP_ALLOW(munmap, "free; the end: guest memory"),
+        SECCOMP_ALLOW_IF(tgkill, 0, SECCOMP_ANY_BIT, SECCOMP_OWN_PID, "pause, the end: out of KVM_RUN; abort()"),
+        SECCOMP_ALLOW(getpid, "the same"),
+        SECCOMP_ALLOW(gettid, "abort()"),
+        SECCOMP_ALLOW(rt_sigprocmask, "around tgkill"),
+        SECCOMP_ALLOW(unlink, "the end: sockets"),
+        SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, TCSETS, "the end: the terminal"),
+        SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, TCGETS, "the same: tcsetattr() looks whether it was done"),
+        SECCOMP_ALLOW(exit_group, "the end"),
+};
+const struct seccomp_profile vmm_seccomp = {"vmm", calls, ARRAY_SIZE(calls)};
+const struct seccomp_profile *const vmm_profiles[VMM_PROFILES] = {
+        &vmm_seccomp, &api_seccomp, &vcpu_seccomp, &block_seccomp};
+
+static int prepare_filters(const struct options *options)
+{
+    int r;
+
+    if (options->no_seccomp) {
+        log_msg(LOG_WARN, "no seccomp filters (--no-seccomp): whoever breaks out of the guest may call all of the "
+                          "kernel");
+        return 0;
+    }
+    r = seccomp_prepare(options->seccomp_level, vmm_profiles, VMM_PROFILES);
+    if (r == SECCOMP_SANITIZED)
+        log_msg(LOG_INFO, "no seccomp filters: built with a sanitizer, which makes calls of its own");
+    else if (r < 0)
+        log_msg(LOG_ERROR, "seccomp filters: %s%s", strerror(-r),
+                r == -ENOSYS || r == -EOPNOTSUPP
+                        ? "; a kernel with CONFIG_SECCOMP_FILTER has them, --no-seccomp does without"
+                        : "");
+    else if (options->seccomp_level == SECCOMP_PERMISSIVE)
+        log_msg(LOG_WARN, "the seccomp filters refuse nothing (--seccomp-level permissive); the kernel logs");
+    return r < 0 ? r : 0;
+}
+
 /* ---- what the controller asks for ---- */
 
 static void on_end(void *userdata, const struct vm_end *end)
@@ -146,8 +222,10 @@ static int start(void *userdata, const struct vm_config *config, struct vm_error
 
     if (r == 0 && !config->serial.output_path)
         set_terminal(vmm);
-    if (r == 0)
+    if (r == 0) {
+        seccomp_enter(&vmm_seccomp);
         r = vm_start(vmm->vm, error);
+    }
     if (r < 0) {
         vm_free(vmm->vm);
         vmm->vm = NULL;
@@ -406,11 +484,12 @@ static void run(struct vmm *vmm)
         log_msg(LOG_WARN, "this processor shows neither vmx nor svm: ordinary kernels are interpreted here and take "
                           "minutes; turn on (nested) virtualization or use the qemu backend");
     get_times(&vmm->ready_us, &vmm->ready_cpu_us);
-    if (vmm->options->config_file && start_from_file(vmm) < 0) {
+    /* First, as there are no new threads after the start; requests wait for the loop. */
+    r = vmm->server ? api_server_start(vmm->server) : 0;
+    if (r == 0 && vmm->options->config_file && start_from_file(vmm) < 0) {
         vmm->status = EXIT_BAD_CONFIG;
         return;
     }
-    r = vmm->server ? api_server_start(vmm->server) : 0;
     if (r == 0)
         r = loop_run(&vmm->loop);
     if (r < 0)
@@ -451,6 +530,8 @@ int vmm_run(const struct options *options)
         log_msg(LOG_ERROR, "%s", error.text);
         return EXIT_BAD_USAGE;
     }
+    if (prepare_filters(options) < 0)
+        return EXIT_ERROR;
     umask(0077);
     pthread_mutex_init(&vmm.lock, NULL);
     pthread_cond_init(&vmm.answered, NULL);

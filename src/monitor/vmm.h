@@ -6,7 +6,13 @@
  */
 #pragma once
 
+#include "jail/seccomp.h"
 #include "monitor/options.h"
+
+#define VMM_PROFILES 4u
+/* The VMM thread's own, and one for each kind of thread. */
+extern const struct seccomp_profile vmm_seccomp;
+extern const struct seccomp_profile *const vmm_profiles[VMM_PROFILES];
 
 /* Returns the exit status. */
 int vmm_run(const struct options *options);

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "base/macro.h"
+#include "jail/seccomp.h"
 #include "monitor/vm-config.h"
 
 #define API_MAX_BODY        51200u
@@ -87,6 +88,8 @@ void api_fault(struct api_response *response, const char *fmt, ...) _printf_(2, 
 
 /* Runs on the API thread; blocks until the VMM thread answered. */
 typedef void (*api_handler)(void *userdata, struct api_request *request, struct api_response *response);
+
+extern const struct seccomp_profile api_seccomp;
 
 struct api_server;
 /* Takes over listen_fd. The thread is made by api_server_start(), after which nothing else may touch the server. */

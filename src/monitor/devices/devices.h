@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/loop.h"
+#include "jail/seccomp.h"
 #include "monitor/vm.h"
 #include "monitor/devices/virtio-device.h"
 
@@ -24,6 +25,7 @@ void block_free(struct block *block); /* after virtio_mmio_deinit() and block_st
 struct virtio_device *block_device(struct block *block);
 struct loop *block_loop(struct block *block);
 int block_start(struct block *block); /* its thread */
+extern const struct seccomp_profile block_seccomp;
 void block_stop(struct block *block); /* ends and joins the thread */
 struct block_stats {
     uint64_t reads, read_bytes, writes, write_bytes, flushes, failures;
