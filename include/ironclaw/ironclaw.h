@@ -86,7 +86,8 @@ enum ic_isolation {
 
 enum ic_overlay_kind { IC_OVERLAY_TMPFS = 0, IC_OVERLAY_EXT4 };
 
-enum ic_seccomp_level { IC_SECCOMP_BASIC = 0, IC_SECCOMP_MINIMAL, IC_SECCOMP_PERMISSIVE };
+/* How strictly the threads of our monitor are confined: ironclaw-vmm(8), --seccomp-level. */
+enum ic_seccomp_level { IC_SECCOMP_MINIMAL = 0, IC_SECCOMP_BASIC, IC_SECCOMP_PERMISSIVE };
 
 /* Names in JSON are the same. Strings belong to the config; set them with ic_vm_config_set only. */
 struct ic_vm_config {

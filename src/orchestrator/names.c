@@ -30,8 +30,8 @@ const char *const isolation_words[] = {
 };
 const char *const overlay_words[] = {[IC_OVERLAY_TMPFS] = "tmpfs", [IC_OVERLAY_EXT4] = "ext4", NULL};
 const char *const seccomp_words[] = {
-        [IC_SECCOMP_BASIC] = "basic",
         [IC_SECCOMP_MINIMAL] = "minimal",
+        [IC_SECCOMP_BASIC] = "basic",
         [IC_SECCOMP_PERMISSIVE] = "permissive",
         NULL,
 };

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "orchestrator/backends/http.h"
+#include "orchestrator/names.h"
 #include "orchestrator/process.h"
 
 #define START_TIMEOUT_MS 20000u
@@ -226,8 +227,8 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
     const struct fcapi *kind = backend->data;
     _cleanup_(freep) char *program = fcapi_path(kind);
     char path[PATH_ROOM], id[IC_VM_ID_MAX + 1];
-    char *argv[] = {
-            program, (char *)"--api-sock", path, (char *)"--id", id, (char *)"--level", (char *)"Warning", NULL};
+    char *argv[] = {program, (char *)"--api-sock", path, (char *)"--id", id, (char *)"--level", (char *)"Warning",
+            kind->ours ? (char *)"--seccomp-level" : NULL, (char *)seccomp_words[start->record->seccomp_level], NULL};
     struct process_options options = {
             .size = sizeof(options),
             .path = program,
