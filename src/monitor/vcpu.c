@@ -196,6 +196,8 @@ static void wish(struct vcpus *vcpus, enum vcpu_wish what)
 void vcpus_run(struct vcpus *vcpus)
 {
     pthread_mutex_lock(&vcpus->lock);
+    while (vcpus->wish == VCPU_HOLD && vcpus->busy > 0) /* new, and perhaps without its filter yet */
+        pthread_cond_wait(&vcpus->changed, &vcpus->lock);
     wish(vcpus, VCPU_RUN);
     pthread_mutex_unlock(&vcpus->lock);
 }

@@ -40,7 +40,7 @@ def filters(vm):
 
 
 def test_each_thread(t):
-    """The API's thread from its start, the others before the guest runs."""
+    """The API's thread from its start, all before the guest runs."""
     vm = Vm(t, "processors_for_ever", "cpus=2", cpus=2, by_api=True)
     need_filters(t, vm)
     configure, vm.configure = vm.configure, lambda: None

@@ -94,5 +94,5 @@ extern const struct seccomp_profile api_seccomp;
 struct api_server;
 /* Takes over listen_fd. The thread is made by api_server_start(), after which nothing else may touch the server. */
 int api_server_new(struct api_server **ret, int listen_fd, api_handler handler, void *userdata);
-int api_server_start(struct api_server *server);
+int api_server_start(struct api_server *server); /* returns when the thread has its filter */
 void api_server_free(struct api_server *server); /* ends the thread; accepts NULL */

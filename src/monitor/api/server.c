@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -49,6 +50,7 @@ struct api_server {
     struct loop_fd listener, wake; /* wake: an eventfd, the thread ends */
     struct loop_timer retry;
     pthread_t thread;
+    sem_t confined;
     bool started;
     api_handler handler;
     void *userdata;
@@ -256,6 +258,7 @@ static void *server_main(void *userdata)
 
     (void)pthread_setname_np(pthread_self(), "fc_api");
     seccomp_enter(&api_seccomp);
+    (void)sem_post(&server->confined);
     r = loop_run(&server->loop);
     if (r < 0)
         log_msg(LOG_ERROR, "api: the server ends: %s", strerror(-r));
@@ -304,11 +307,14 @@ int api_server_start(struct api_server *server)
     int r;
 
     /* Signals are the VMM thread's. */
+    (void)sem_init(&server->confined, 0, 0);
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     r = pthread_create(&server->thread, NULL, server_main, server);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     server->started = r == 0;
+    while (server->started && sem_wait(&server->confined) < 0)
+        ; /* a signal */
     return -r;
 }
 

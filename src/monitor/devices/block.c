@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -94,6 +95,7 @@ struct block {
     struct loop loop;
     struct loop_fd stop;
     pthread_t thread;
+    sem_t confined;
     bool running;
 };
 
@@ -417,6 +419,7 @@ static void *block_main(void *arg)
     (void)snprintf(name, sizeof(name), "fc_blk %.8s", block->id);
     (void)pthread_setname_np(pthread_self(), name);
     seccomp_enter(&block_seccomp);
+    (void)sem_post(&block->confined);
     if (loop_run(&block->loop) < 0)
         log_msg(LOG_ERROR, "%s: its thread ended; the guest's requests stay unanswered", block->name);
     return NULL;
@@ -437,11 +440,14 @@ int block_start(struct block *block)
     sigset_t all, before;
     int r;
 
+    (void)sem_init(&block->confined, 0, 0);
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     r = pthread_create(&block->thread, NULL, block_main, block);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     block->running = r == 0;
+    while (block->running && sem_wait(&block->confined) < 0)
+        ; /* a signal */
     return -r;
 }
 

@@ -24,7 +24,7 @@ int block_new(struct block **ret, const struct drive_config *config, struct vm_e
 void block_free(struct block *block); /* after virtio_mmio_deinit() and block_stop() */
 struct virtio_device *block_device(struct block *block);
 struct loop *block_loop(struct block *block);
-int block_start(struct block *block); /* its thread */
+int block_start(struct block *block); /* its thread; returns when that has its filter */
 extern const struct seccomp_profile block_seccomp;
 void block_stop(struct block *block); /* ends and joins the thread */
 struct block_stats {
