@@ -29,6 +29,7 @@
 #define REAP_BATCH      256
 #define HOUSEKEEPING_MS 20u
 #define BACKLOG         1024 /* as many as the device has connections: a burst of them waits, and is not refused */
+#define READY_TIMEOUT_S 300
 
 /* ---- sessions ---- */
 
@@ -238,10 +239,13 @@ static int listen_vsock(int *ret)
 static int connect_ready(struct agent *agent)
 {
     struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = WIRE_READY_PORT};
+    const struct timeval patience = {.tv_sec = READY_TIMEOUT_S};
     int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
 
     if (fd < 0)
         return -errno;
+    /* The kernel's own is 2 s, which an overloaded host may need to answer. The host's boot timeout is what counts. */
+    (void)setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof(patience));
     if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS) {
         r = -errno;
         fd_close(fd);

@@ -14,8 +14,8 @@
 #include "orchestrator/names.h"
 #include "orchestrator/process.h"
 
-#define START_TIMEOUT_MS 20000u
-#define CALL_TIMEOUT_MS  10000u
+#define START_TIMEOUT_MS 30000u
+#define CALL_TIMEOUT_MS  60000u /* the start reads the kernel, from a disk that may be slow */
 #define CONNECT_POLL_NS  200000 /* the socket is usually there after a millisecond or two */
 #define DYING_GRACE_MS   1000u  /* the connection ends a little before the process does */
 #define PATH_ROOM        128u
