@@ -81,8 +81,8 @@ def qemu_argv(build, work, memory_mib, quiet, count):
             "-device", "virtio-9p-device,fsdev=job,mount_tag=job"]
 
 
-def die_with_parent():
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(signo=signal.SIGKILL):
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signo))
 
 
 class Tail:
