@@ -172,7 +172,7 @@ static int add_drive(struct vm *vm, const struct drive_config *config, struct vm
 
 static int add_virtio(struct vm *vm, const struct vm_config *config, struct vm_error *error)
 {
-    struct virtio_mmio *mmio;
+    struct virtio_mmio *mmio = NULL;
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < config->drive_count; i++)

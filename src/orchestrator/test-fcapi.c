@@ -49,7 +49,8 @@ static void plans_in_order(void **state)
     assert_string_equal(calls[1].path, "/boot-source");
     same(calls[1].body,
             "{\"kernel_image_path\": \"/k/vm \\\"linux\\\"\", \"initrd_path\": \"/k/initramfs\", \"boot_args\": "
-            "\"console=ttyS0 loglevel=4 panic=-1 reboot=t pci=off random.trust_cpu=on cryptomgr.notests ironclaw.tied=1\"}");
+            "\"console=ttyS0 loglevel=4 panic=-1 reboot=t pci=off random.trust_cpu=on cryptomgr.notests "
+            "ironclaw.tied=1\"}");
     assert_string_equal(calls[2].path, "/drives/root");
     same(calls[2].body, "{\"drive_id\": \"root\", \"path_on_host\": \"/k/rootfs.erofs\", \"is_root_device\": true, "
                         "\"is_read_only\": true}");

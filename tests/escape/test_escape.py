@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import Failure, until
+from harness import SLOW, Failure, until
 
 GUEST = Path(__file__).parent / "guest"
 GONE_WITHIN = 10  # seconds from the demand
@@ -65,7 +65,7 @@ def check_size(t):
 
 def attack(t, program, seconds, *args, begins=None, finishes=None, user="root"):
     """Runs a guest program for a while; begins, finishes: words that it must print on its way, or as its last."""
-    t.deadline += seconds
+    t.deadline += seconds * SLOW
     with hostile(t):
         t.ic("cp", GUEST / program, "hostile:/tmp/attack.py", rc=0)
         child = t.start("exec", "-u", user, "hostile", "--", "python3", "/tmp/attack.py", *args)
@@ -73,12 +73,14 @@ def attack(t, program, seconds, *args, begins=None, finishes=None, user="root"):
         reader = threading.Thread(target=lambda: output.extend(child.stdout), daemon=True)
         if begins or finishes:
             reader.start()
-        end = time.monotonic() + seconds
+        if begins:
+            until(lambda: begins.encode() in b"".join(output) or child.poll() is not None, 30, "the attack's first words")
+        end = time.monotonic() + (seconds * SLOW if finishes else seconds)
         while time.monotonic() < end and child.poll() is None:
             check_neighbour(t)
             time.sleep(0.5)
         if finishes and child.poll() is None:
-            raise Failure(f"the attack did not come to its end within {seconds} s")
+            raise Failure(f"the attack did not come to its end within {seconds * SLOW:.0f} s")
         if finishes:
             reader.join(5)
         text = b"".join(output).decode("utf-8", "replace")
