@@ -122,7 +122,7 @@ static int compile(enum seccomp_level level, const struct seccomp_profile *only,
         return -ENOMEM;
     r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     for (size_t i = 0; r == 0 && i < count; i++) {
-        if (!only || profiles[i] == only)
+        if (profiles[i] && (!only || profiles[i] == only))
             r = add_rules(ctx, profiles[i]);
     }
     if (r == 0)
