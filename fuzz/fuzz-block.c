@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
+#include "input.h"
 #include "monitor/devices/devices.h"
 #include "monitor/devices/test-driver.h"
 
@@ -24,19 +25,6 @@ static struct machine {
     struct block *block;
     int disk;
 } machines[2]; /* read-only, writable */
-
-struct input {
-    const uint8_t *p;
-    size_t left;
-};
-
-static uint8_t byte(struct input *in)
-{
-    if (in->left == 0)
-        return 0;
-    in->left--;
-    return *in->p++;
-}
 
 static uint64_t number(struct input *in, unsigned bytes)
 {

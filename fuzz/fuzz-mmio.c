@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
+#include "input.h"
 #include "monitor/devices/devices.h"
 #include "monitor/devices/test-driver.h"
 
@@ -28,26 +29,6 @@ static struct {
     struct loop loop;
     int disks[2];
 } m;
-
-struct input {
-    const uint8_t *p;
-    size_t left;
-};
-
-static uint8_t byte(struct input *in)
-{
-    if (in->left == 0)
-        return 0;
-    in->left--;
-    return *in->p++;
-}
-
-static uint16_t word(struct input *in)
-{
-    uint16_t low = byte(in);
-
-    return (uint16_t)(low | byte(in) << 8);
-}
 
 static uint32_t dword(struct input *in)
 {

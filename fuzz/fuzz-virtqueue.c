@@ -8,6 +8,7 @@
 
 #include "base/macro.h"
 #include "fuzz.h"
+#include "input.h"
 #include "virtio/virtqueue.h"
 
 #define HALF    0x2000u
@@ -41,26 +42,6 @@ struct machine {
 };
 
 static struct vq_chain chain;
-
-struct input {
-    const uint8_t *p;
-    size_t left;
-};
-
-static uint8_t byte(struct input *in)
-{
-    if (in->left == 0)
-        return 0;
-    in->left--;
-    return *in->p++;
-}
-
-static uint16_t word(struct input *in)
-{
-    uint16_t low = byte(in);
-
-    return (uint16_t)(low | byte(in) << 8);
-}
 
 static bool inside(const struct machine *m, const struct iovec *iov)
 {
