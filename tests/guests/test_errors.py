@@ -178,9 +178,9 @@ def test_usage(t):
 
 
 def in_dev(commands):
-    """Runs the rest in a mount namespace whose /dev has only what `commands` make."""
-    return ("unshare", "-m", "sh", "-c",
-            f'mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && {commands} && exec "$@"', "sh")
+    """Runs the rest in a mount namespace whose /dev has only what `commands` make. Also where / is no mount, as in a chroot."""
+    return ("unshare", "-m", "--propagation", "unchanged", "sh", "-c",
+            f'mount --make-private /dev && mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && {commands} && exec "$@"', "sh")
 
 
 def test_no_kvm(t):
