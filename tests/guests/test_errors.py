@@ -178,9 +178,10 @@ def test_usage(t):
 
 
 def in_dev(commands):
-    """Runs the rest in a mount namespace whose /dev has only what `commands` make. Also where / is no mount, as in a chroot."""
+    """Runs the rest in a mount namespace whose /dev has only what `commands` make. / need be no mount (a chroot)."""
     return ("unshare", "-m", "--propagation", "unchanged", "sh", "-c",
-            f'mount --make-private /dev && mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && {commands} && exec "$@"', "sh")
+            "mount --make-private /dev && mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && "
+            f'{commands} && exec "$@"', "sh")
 
 
 def test_no_kvm(t):
