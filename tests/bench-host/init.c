@@ -85,11 +85,11 @@ static void enter_root(void)
     attach("tmpfs", "/upper", "tmpfs", 0, "mode=755,size=75%");
     (void)mkdir("/upper/files", 0755);
     (void)mkdir("/upper/work", 0755);
-    attach("overlay", "/root", "overlay", 0,
+    attach("overlay", "/new", "overlay", 0,
             "lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work,index=off,metacopy=off,redirect_dir=off");
-    (void)mkdir("/root/.bench-host", 0755);
-    if (mount("/job", "/root/.bench-host", NULL, MS_MOVE, NULL) < 0 ||
-            mount("/dev", "/root/dev", NULL, MS_MOVE, NULL) < 0 || chdir("/root") < 0 ||
+    (void)mkdir("/new/.bench-host", 0755);
+    if (mount("/job", "/new/.bench-host", NULL, MS_MOVE, NULL) < 0 ||
+            mount("/dev", "/new/dev", NULL, MS_MOVE, NULL) < 0 || chdir("/new") < 0 ||
             mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
         err(1, "the new root");
 }

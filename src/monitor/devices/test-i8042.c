@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "monitor/bus.h"
 #include "monitor/devices/devices.h"
+#include "monitor/devices/test-port.h"
 
 #define DATA    0u
 #define PORT_B  1u
@@ -15,8 +15,6 @@
 #define STATUS  4u
 
 static struct i8042 *kbd;
-static struct bus_range range;
-static int irq;
 static unsigned resets;
 
 static void on_reset(void *userdata)
@@ -40,26 +38,6 @@ static int teardown(void **state)
     i8042_free(kbd);
     fd_close(irq);
     return 0;
-}
-
-static uint8_t in(unsigned port)
-{
-    uint8_t v;
-
-    range.read(range.device, port, &v, 1);
-    return v;
-}
-
-static void out(unsigned port, uint8_t v)
-{
-    range.write(range.device, port, &v, 1);
-}
-
-static bool raised(void)
-{
-    uint64_t n;
-
-    return read(irq, &n, sizeof(n)) == sizeof(n);
 }
 
 static bool full(void)

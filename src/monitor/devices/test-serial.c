@@ -16,9 +16,9 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "monitor/bus.h"
 #include "monitor/devices/devices.h"
 #include "monitor/devices/serial-output.h"
+#include "monitor/devices/test-port.h"
 
 #define FLOOD_BYTES ((uint64_t)100 << 20)
 #define FLOOD_MS    15000u /* under a sanitizer it stops there */
@@ -28,8 +28,6 @@ enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR };
 
 static struct loop loop;
 static struct serial *serial;
-static struct bus_range range;
-static int irq;
 static char dir[] = "/tmp/test-serial-XXXXXX";
 static char path[64];
 
@@ -64,26 +62,6 @@ static int open_serial(int input, int output, const char *output_path, struct vm
     if (r == 0)
         serial_range(serial, &range);
     return r;
-}
-
-static uint8_t in(unsigned reg)
-{
-    uint8_t v;
-
-    range.read(range.device, reg, &v, 1);
-    return v;
-}
-
-static void out(unsigned reg, uint8_t v)
-{
-    range.write(range.device, reg, &v, 1);
-}
-
-static bool raised(void)
-{
-    uint64_t n;
-
-    return read(irq, &n, sizeof(n)) == sizeof(n);
 }
 
 static void turn(unsigned ms)

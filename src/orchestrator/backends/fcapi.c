@@ -14,11 +14,10 @@
 #include "orchestrator/names.h"
 #include "orchestrator/process.h"
 
-#define START_TIMEOUT_MS 30000u
-#define CALL_TIMEOUT_MS  60000u /* the start reads the kernel, from a disk that may be slow */
-#define CONNECT_POLL_NS  200000 /* the socket is usually there after a millisecond or two */
-#define DYING_GRACE_MS   1000u  /* the connection ends a little before the process does */
-#define PATH_ROOM        128u
+#define CALL_TIMEOUT_MS 10000u
+#define CONNECT_POLL_NS 200000 /* the socket is usually there after a millisecond or two */
+#define DYING_GRACE_MS  1000u  /* the connection ends a little before the process does */
+#define PATH_ROOM       128u
 
 const struct fcapi fcapi_ironclaw = {
         .program = "ironclaw-vmm",
@@ -198,7 +197,8 @@ static int connect_api(const char *path, int monitor_pidfd, uint64_t deadline, i
 
 static int configure(const struct fcapi *kind, const struct backend_start *start, struct ic_error *error)
 {
-    uint64_t deadline = deadline_after_ms(START_TIMEOUT_MS);
+    /* The start reads kernel and initramfs, from a disk that may be slow: the user's own limit is the one. */
+    uint64_t deadline = deadline_after_ms(start->record->boot_timeout_ms);
     struct fcapi_call calls[FCAPI_CALLS_MAX] = {0};
     _cleanup_(http_deinit) struct http http = {.fd = -1};
     char path[PATH_ROOM];

@@ -4,7 +4,7 @@
 
 #define AP_PAGE 0x10000u /* where other processors start; free in the layout of every boot protocol here */
 
-extern char isr_stubs[], ap_page[], ap_page_end[];
+extern char isr_entries[], ap_page[], ap_page_end[];
 
 static struct {
     uint16_t offset_low, selector, flags, offset_middle;
@@ -55,12 +55,12 @@ static void idt_load(void)
 void interrupts_init(void)
 {
     for (unsigned i = 0; i < 256; i++) {
-        uint64_t stub = (uint64_t)isr_stubs + 16ull * i;
+        uint64_t entry = (uint64_t)isr_entries + 16ull * i;
 
-        idt[i].offset_low = (uint16_t)stub;
+        idt[i].offset_low = (uint16_t)entry;
         idt[i].selector = 0x08;
         idt[i].flags = 0x8e00;
-        idt[i].offset_middle = (uint16_t)(stub >> 16);
+        idt[i].offset_middle = (uint16_t)(entry >> 16);
     }
     idt_load();
     out8(0x21, 0xff);

@@ -116,11 +116,11 @@ ap_start32:
     hlt
     jmp 3b
 
-/* Interrupts: 256 stubs of 16 bytes, all to isr() with the same frame. */
+/* Interrupts: 256 entries of 16 bytes, all to isr() with the same frame. */
     .code64
-    .globl isr_stubs
+    .globl isr_entries
     .align 16
-isr_stubs:
+isr_entries:
     .set vector, 0
     .rept 256
     .align 16
