@@ -113,7 +113,7 @@ static const struct attempt {
         {"preadv", BLK, SYS_preadv, {-1, AT(buffer), 0, 0}},
         {"read", VMM | BLK, SYS_read, {-1, AT(buffer), 1}},
         {"madvise: give memory back", ALL, SYS_madvise, {AT(buffer), 0, MADV_DONTNEED}},
-        {"madvise MADV_REMOVE", VMM, SYS_madvise, {AT(buffer), 0, MADV_REMOVE}},
+        {"madvise MADV_REMOVE", 0, SYS_madvise, {AT(buffer), 0, MADV_REMOVE}},
         {"madvise MADV_HWPOISON", 0, SYS_madvise, {AT(buffer), 0, 100}},
 };
 

@@ -118,7 +118,6 @@ static const struct seccomp_rule calls[] = {
         SECCOMP_ALLOW(futex, "locks, waiting for vCPUs and for the ends of threads"),
         SECCOMP_ALLOW(clock_gettime, "timers of the loop, CPU time for metrics; no vDSO without a stable TSC"),
         SECCOMP_ALLOW_IF(madvise, 2, SECCOMP_ANY_BIT, MADV_DONTNEED, "balloon; vsock: buffers of what is closed"),
-        SECCOMP_ALLOW_IF(madvise, 2, SECCOMP_ANY_BIT, MADV_REMOVE, "balloon"),
         SECCOMP_ALLOW(getrandom, "rng"),
         SECCOMP_ALLOW(accept4, "vsock: hosts"),
         SECCOMP_ALLOW_IF(socket, 0, SECCOMP_ANY_BIT, AF_UNIX, "vsock: the guest connects to a host"),

@@ -163,8 +163,7 @@ static int load_initrd(
     if (size > limit || (start = (limit - size) & ~(uint64_t)(PAGE - 1)) < floor)
         return vm_fail(error, -E2BIG,
                 "initramfs %s: its %llu bytes don't fit the VM's %llu MiB beside the kernel, which ends at 0x%llx; "
-                "give "
-                "the VM more memory (mem_size_mib) or a smaller initramfs",
+                "give the VM more memory (mem_size_mib) or a smaller initramfs",
                 o->initrd_path, (unsigned long long)size, (unsigned long long)(o->ram_bytes / MIB),
                 (unsigned long long)image->low_end);
     r = file_load(o->initrd_fd, 0, o->mem, start, size);

@@ -36,9 +36,8 @@ static int read_header(struct setup_header *ret, const struct boot_options *o, s
     if (setup.version < VERSION_XLOADFLAGS || len < offsetof(struct setup_header, handover_offset) ||
             !(setup.xloadflags & XLF_KERNEL_64))
         return vm_fail(error, -ENOEXEC,
-                "kernel %s: bzImage without a 64-bit entry (boot protocol %u.%u, xloadflags 0x%x); give a 64-bit "
-                "kernel "
-                "of Linux 3.8 or later",
+                "kernel %s: bzImage without a 64-bit entry (boot protocol %u.%u, xloadflags 0x%x); give a "
+                "64-bit kernel of Linux 3.8 or later",
                 o->kernel_path, setup.version >> 8, setup.version & 0xff, setup.xloadflags);
     *ret = setup;
     return 0;

@@ -52,7 +52,6 @@ struct balloon {
     struct loop_timer poll;
     struct config config;
     uint32_t interval_s;
-    int advice; /* MADV_REMOVE until the memory turns out not to be shared */
     uint64_t present, value[16];
     bool has_buffer; /* of statistics, to be given back */
     uint16_t buffer;
@@ -72,14 +71,8 @@ static void release(struct balloon *balloon, struct run *run)
             (uint64_t)run->count << PAGE_SHIFT, iov, ARRAY_SIZE(iov));
 
     for (int i = 0; i < n; i++) {
-        int r = madvise(iov[i].iov_base, iov[i].iov_len, balloon->advice);
-
-        if (r < 0 && balloon->advice == MADV_REMOVE && (errno == EINVAL || errno == EACCES)) {
-            balloon->advice = MADV_DONTNEED;
-            r = madvise(iov[i].iov_base, iov[i].iov_len, balloon->advice);
-        }
         /* Parts of a huge page stay: the guest loses nothing, the host gains nothing. */
-        if (r < 0)
+        if (madvise(iov[i].iov_base, iov[i].iov_len, MADV_DONTNEED) < 0)
             break;
     }
     run->count = 0;
@@ -253,7 +246,6 @@ int balloon_new(struct balloon **ret, const struct balloon_config *config, const
     balloon->loop = loop;
     balloon->poll.expired = poll_due;
     balloon->interval_s = config->stats_polling_interval_s;
-    balloon->advice = MADV_REMOVE;
     balloon->config.num_pages = target_pages(balloon, config->amount_mib);
     balloon->dev = (struct virtio_device){.ops = &balloon_ops,
             .name = "balloon",

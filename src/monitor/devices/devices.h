@@ -56,7 +56,8 @@ void rng_free(struct rng *rng);
 struct virtio_device *rng_device(struct rng *rng);
 void rng_connect(struct rng *rng, struct virtio_mmio *mmio);
 
-/* Balloon (virtio 1.2 §5.5): inflated pages go back to the host by MADV_REMOVE or MADV_DONTNEED. */
+/* Balloon (virtio 1.2 §5.5): inflated pages go back to the host by MADV_DONTNEED, which guest memory, being
+ * private and anonymous, gives up at once. */
 struct balloon;
 int balloon_new(struct balloon **ret, const struct balloon_config *config, const struct gmem *mem, struct loop *loop,
         struct vm_error *error);

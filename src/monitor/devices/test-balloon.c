@@ -16,20 +16,15 @@ static struct driver driver;
 static struct loop loop;
 static struct balloon *balloon;
 
-static int begin(int memory_flags, uint32_t interval, bool on_oom)
+static int begin(uint32_t interval, bool on_oom)
 {
     struct balloon_config config = {.present = true, .deflate_on_oom = on_oom, .stats_polling_interval_s = interval};
     struct vm_error error;
-    int fd = (memory_flags & MAP_ANONYMOUS) ? -1 : memfd_create("ram", MFD_CLOEXEC);
 
     log_init("test", LOG_ERROR, STDERR_FILENO);
-    if (fd >= 0 && ftruncate(fd, DRIVER_RAM) < 0)
-        return 1;
-    ram = mmap(NULL, DRIVER_RAM, PROT_READ | PROT_WRITE, memory_flags, fd, 0);
+    ram = mmap(NULL, DRIVER_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (ram == MAP_FAILED || loop_init(&loop) < 0)
         return 1;
-    if (fd >= 0)
-        (void)close(fd);
     if (balloon_new(&balloon, &config, &driver.mem, &loop, &error) < 0 ||
             driver_init(&driver, balloon_device(balloon), ram, &loop) < 0)
         return 1;
@@ -41,17 +36,12 @@ static int begin(int memory_flags, uint32_t interval, bool on_oom)
 
 static int setup(void **state)
 {
-    return begin(MAP_PRIVATE | MAP_ANONYMOUS, 0, true);
-}
-
-static int setup_shared(void **state)
-{
-    return begin(MAP_SHARED, 0, false);
+    return begin(0, true);
 }
 
 static int setup_stats(void **state)
 {
-    return begin(MAP_PRIVATE | MAP_ANONYMOUS, 1, false);
+    return begin(1, false);
 }
 
 static int teardown(void **state)
@@ -253,7 +243,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test_setup_teardown(test_inflate, setup, teardown),
-            {"test_inflate_shared", test_inflate, setup_shared, teardown, NULL},
             cmocka_unit_test_setup_teardown(test_inflate_refusals, setup, teardown),
             cmocka_unit_test_setup_teardown(test_config, setup, teardown),
             cmocka_unit_test_setup_teardown(test_stats, setup_stats, teardown),

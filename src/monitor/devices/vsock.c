@@ -138,9 +138,8 @@ static int listen_for_hosts(struct vsock_dev *v, const char *path, struct vm_err
 
     if (strlen(path) > UDS_PATH_MAX)
         return vm_fail(error, -ENAMETOOLONG,
-                "vsock uds_path %.32s... is too long: %zu bytes, and %zu are the most that leave room for \"_PORT\" in "
-                "a "
-                "socket's address; use a shorter path",
+                "vsock uds_path %.32s... is too long: %zu bytes, and %zu are the most that leave room for \"_PORT\" "
+                "in a socket's address; use a shorter path",
                 path, strlen(path), (size_t)UDS_PATH_MAX);
     v->uds_path = strdup(path);
     if (!v->uds_path)
