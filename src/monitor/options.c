@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "jail/start.h"
 #include "monitor/vm-config.h"
 
 static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [--config-file FILE] [OPTION]...\n"
@@ -110,19 +111,6 @@ static bool is_id(const char *text)
            strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == len;
 }
 
-static int take_seccomp_level(const char *text, enum seccomp_level *ret)
-{
-    static const char *const levels[] = {"minimal", "basic", "permissive"};
-
-    for (unsigned i = 0; i < ARRAY_SIZE(levels); i++) {
-        if (strcmp(text, levels[i]) == 0) {
-            *ret = (enum seccomp_level)i;
-            return 0;
-        }
-    }
-    return refuse("--seccomp-level: there is no level '%s'", text);
-}
-
 static int take(struct options *options, int option, const char *value, bool *no_api)
 {
     switch (option) {
@@ -155,7 +143,9 @@ static int take(struct options *options, int option, const char *value, bool *no
     case OPT_SECCOMP_FILTER:
         return refuse("--seccomp-filter: the filters are built in; --seccomp-level chooses between them");
     case OPT_SECCOMP_LEVEL:
-        return take_seccomp_level(value, &options->seccomp_level);
+        return seccomp_level_parse(value, &options->seccomp_level) == 0
+                       ? 0
+                       : refuse("--seccomp-level: there is no level '%s'", value);
     case OPT_SECCOMP_REPORT:
         options->seccomp_report = true;
         return 0;

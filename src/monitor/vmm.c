@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "jail/start.h"
 #include "monitor/api/api.h"
 #include "monitor/api/controller.h"
 #include "monitor/api/metrics.h"
@@ -149,28 +150,6 @@ static const struct seccomp_rule calls[] = {
 const struct seccomp_profile vmm_seccomp = {"vmm", calls, ARRAY_SIZE(calls)};
 const struct seccomp_profile *const vmm_profiles[VMM_PROFILES] = {
         &vmm_seccomp, &api_seccomp, &vcpu_seccomp, &block_seccomp};
-
-static int prepare_filters(const struct options *options)
-{
-    int r;
-
-    if (options->no_seccomp) {
-        log_msg(LOG_WARN, "no seccomp filters (--no-seccomp): whoever breaks out of the guest may call all of the "
-                          "kernel");
-        return 0;
-    }
-    r = seccomp_prepare(options->seccomp_level, vmm_profiles, VMM_PROFILES);
-    if (r == SECCOMP_SANITIZED)
-        log_msg(LOG_INFO, "no seccomp filters: built with a sanitizer, which makes calls of its own");
-    else if (r < 0)
-        log_msg(LOG_ERROR, "seccomp filters: %s%s", strerror(-r),
-                r == -ENOSYS || r == -EOPNOTSUPP
-                        ? "; a kernel with CONFIG_SECCOMP_FILTER has them, --no-seccomp does without"
-                        : "");
-    else if (options->seccomp_level == SECCOMP_PERMISSIVE)
-        log_msg(LOG_WARN, "the seccomp filters refuse nothing (--seccomp-level permissive); the kernel logs");
-    return r < 0 ? r : 0;
-}
 
 /* ---- what the controller asks for ---- */
 
@@ -529,7 +508,7 @@ int vmm_run(const struct options *options)
         log_msg(LOG_ERROR, "%s", error.text);
         return EXIT_BAD_USAGE;
     }
-    if (prepare_filters(options) < 0)
+    if (seccomp_start(options->no_seccomp, options->seccomp_level, vmm_profiles, VMM_PROFILES) < 0)
         return EXIT_ERROR;
     umask(0077);
     pthread_mutex_init(&vmm.lock, NULL);

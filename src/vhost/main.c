@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/macro.h"
+#include "jail/start.h"
 #include "vhost/options.h"
 #include "vhost/server.h"
 #include "vsock/vsock.h"
@@ -102,11 +103,17 @@ int main(int argc, char **argv)
     r = options_parse(&options, argc, argv);
     if (r != 0)
         return r == OPTIONS_DONE ? EXIT_OK : EXIT_USAGE;
+    if (options.seccomp_report) {
+        seccomp_report(stdout, vsock_profiles, VSOCK_PROFILES);
+        return EXIT_OK;
+    }
     log_init("ironclaw-vsock", options.log_level, STDERR_FILENO);
     r = prepare(&options, &signal_fd);
     if (r < 0) {
         log_msg(LOG_ERROR, "cannot start: %s", strerror(-r));
         return EXIT_FAILED;
     }
+    if (seccomp_start(options.no_seccomp, options.seccomp_level, vsock_profiles, VSOCK_PROFILES) < 0)
+        return EXIT_FAILED;
     return server_run(&options, signal_fd);
 }

@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "base/macro.h"
+#include "jail/start.h"
 #include "vsock/vsock.h"
 
 #define GUEST_CID_MAX 0xfffffffeu /* 2^32 - 1 means "any" */
@@ -25,11 +26,14 @@ static const char usage[] = "Usage: ironclaw-vsock --guest-cid N --uds-path PATH
                             "      --socket PATH      listen here for the front-end\n"
                             "      --linger-ms N      with --socket: wait so long for the next front-end (0)\n"
                             "      --log-level LEVEL  error, warning, info or debug (warning)\n"
+                            "      --seccomp-level L  minimal, basic or permissive (minimal)\n"
+                            "      --seccomp-report   print what the process may call, and why, and exit\n"
+                            "      --no-seccomp       no filter\n"
                             "      --help             print this and exit\n"
                             "      --version          print the version and exit\n"
                             "\n"
                             "Exit status: 0 the front-end left or a signal came, 1 failure, 2 usage,\n"
-                            "3 the front-end broke the protocol.\n";
+                            "3 the front-end broke the protocol, 148 a system call that the filter refuses.\n";
 
 enum {
     OPT_GUEST_CID = 256,
@@ -39,6 +43,9 @@ enum {
     OPT_SOCKET,
     OPT_LINGER_MS,
     OPT_LOG_LEVEL,
+    OPT_SECCOMP_LEVEL,
+    OPT_SECCOMP_REPORT,
+    OPT_NO_SECCOMP,
     OPT_HELP,
     OPT_VERSION,
 };
@@ -51,6 +58,9 @@ static const struct option long_options[] = {
         {"socket", required_argument, NULL, OPT_SOCKET},
         {"linger-ms", required_argument, NULL, OPT_LINGER_MS},
         {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+        {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
+        {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
+        {"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
         {NULL, 0, NULL, 0},
@@ -139,6 +149,16 @@ static int parse_one(struct options *o, int option, const char *arg)
         return r;
     case OPT_LOG_LEVEL:
         return parse_level(arg, &o->log_level);
+    case OPT_SECCOMP_LEVEL:
+        return seccomp_level_parse(arg, &o->seccomp_level) == 0
+                       ? 0
+                       : refuse("--seccomp-level %s: not one of minimal, basic, permissive", arg);
+    case OPT_SECCOMP_REPORT:
+        o->seccomp_report = true;
+        return 0;
+    case OPT_NO_SECCOMP:
+        o->no_seccomp = true;
+        return 0;
     case OPT_HELP:
         fputs(usage, stdout);
         return OPTIONS_DONE;
@@ -152,6 +172,8 @@ static int parse_one(struct options *o, int option, const char *arg)
 
 static int check(const struct options *o)
 {
+    if (o->seccomp_report)
+        return 0;
     if (o->guest_cid == 0)
         return refuse("--guest-cid is missing");
     if (!o->uds_path || o->uds_path[0] == '\0')

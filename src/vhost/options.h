@@ -2,9 +2,11 @@
 /* The command line of ironclaw-vsock (docs/man/ironclaw-vsock.8). */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/log.h"
+#include "jail/seccomp.h"
 
 enum {
     EXIT_OK = 0,       /* the front-end left, or a signal asked us to end */
@@ -21,6 +23,9 @@ struct options {
     const char *frontend_path;
     uint32_t linger_ms;
     enum log_level log_level;
+    enum seccomp_level seccomp_level;
+    bool seccomp_report; /* print it; the rest need not make sense */
+    bool no_seccomp;
 };
 
 enum { OPTIONS_DONE = 1 }; /* --help or --version was printed */

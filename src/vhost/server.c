@@ -3,7 +3,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -36,6 +38,48 @@ struct server {
     struct log_limit log_limit;
     int status;
 };
+
+/* ---- what the process may ask the kernel for ---- */
+
+/* From the first message of the front-end on. It makes no process, no thread, no file, no listener and no code any
+ * more, and sends no signal to another process. Paths are checked by no filter. */
+static const struct seccomp_rule calls[] = {
+        SECCOMP_ALLOW(epoll_wait, "the loop"),
+        SECCOMP_ALLOW(epoll_ctl, "sources of the loop come, go, and wait for room"),
+        SECCOMP_ALLOW(read, "kicks"),
+        SECCOMP_ALLOW(write, "interrupts; log"),
+        SECCOMP_ALLOW(readv, "host to guest"),
+        SECCOMP_ALLOW(sendmsg, "guest to host; answers to the front-end"),
+        SECCOMP_ALLOW(recvmsg, "the front-end: messages, with the guest's memory and eventfds as descriptors"),
+        SECCOMP_ALLOW(recvfrom, "a host's first line"),
+        SECCOMP_ALLOW(sendto, "OK to a host"),
+        SECCOMP_ALLOW(clock_gettime, "timers of the loop; no vDSO without a stable TSC"),
+        SECCOMP_ALLOW(accept4, "hosts; with --socket the next front-end"),
+        SECCOMP_ALLOW_IF(socket, 0, SECCOMP_ANY_BIT, AF_UNIX, "the guest connects to a host"),
+        SECCOMP_ALLOW(connect, "the same"),
+        SECCOMP_ALLOW(shutdown, "half-closed connections"),
+        SECCOMP_ALLOW(close, "connections, memory and eventfds of the front-end"),
+        SECCOMP_ALLOW_IF(madvise, 2, SECCOMP_ANY_BIT, MADV_DONTNEED, "buffers of what is closed"),
+        SECCOMP_ALLOW_IF(madvise, 2, SECCOMP_ANY_BIT, MADV_DONTDUMP, "the guest's memory in no core dump"),
+        SECCOMP_ALLOW_IF(mmap, 2, PROT_EXEC, 0, "the guest's memory; malloc"),
+        SECCOMP_ALLOW(munmap, "the guest's memory; free"),
+        SECCOMP_ALLOW(brk, "malloc"),
+        SECCOMP_ALLOW(fstat, "whether the guest's memory is as long as the front-end says"),
+        SECCOMP_ALLOW(newfstatat, "the same, by a newer libc"),
+        SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_GET_SEALS, "whether that file can shrink"),
+        SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_GETFL, "eventfds of the front-end: non-blocking"),
+        SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_SETFL, "the same"),
+        SECCOMP_ALLOW(unlink, "the end: sockets"),
+        SECCOMP_ALLOW(rt_sigprocmask, "abort()"),
+        SECCOMP_ALLOW(getpid, "the same"),
+        SECCOMP_ALLOW(gettid, "the same"),
+        SECCOMP_ALLOW_IF(tgkill, 0, SECCOMP_ANY_BIT, SECCOMP_OWN_PID, "the same"),
+        SECCOMP_ALLOW(exit_group, "the end"),
+};
+static const struct seccomp_profile profile = {"vsock", calls, ARRAY_SIZE(calls)};
+const struct seccomp_profile *const vsock_profiles[VSOCK_PROFILES] = {&profile};
+
+/* ---- the server ---- */
 
 /* The core asks for a run; the loop's every turn ends in one, so there is nothing to remember. */
 static void rx_ready(void *userdata)
@@ -260,6 +304,7 @@ int server_run(const struct options *options, int signal_fd)
     if (r == 0)
         r = open_front_end(&server);
     if (r == 0) {
+        seccomp_enter(&profile);
         r = run(&server);
         if (r < 0)
             (void)fail(r, "cannot go on", "serving");

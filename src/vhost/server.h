@@ -12,9 +12,13 @@
 
 #include "vhost/options.h"
 
+enum { VSOCK_PROFILES = 1 };
+extern const struct seccomp_profile *const vsock_profiles[VSOCK_PROFILES]; /* of the one thread */
+
 /*
  * Serves until the end; the signals in `signal_fd` (a signalfd) are an orderly
- * one. Returns an exit status of options.h, after one log line if it is not
+ * one. The calling thread has its filter from here on, if profiles were
+ * prepared. Returns an exit status of options.h, after one log line if it is not
  * EXIT_OK. Removes the sockets that it made.
  */
 int server_run(const struct options *options, int signal_fd);

@@ -452,6 +452,31 @@ static void test_signals_end_it(void **state)
     }
 }
 
+/* A driver that leaves at each level; what is missing ends the process with 148. */
+static void test_levels(void **state)
+{
+    static const char *const options[][2] = {
+            {"--seccomp-level", "basic"}, {"--seccomp-level", "permissive"}, {"--log-level", "info"}, {"--no-seccomp"}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+        struct fixture f;
+        struct vsock_hdr hdr;
+        const char *argv[] = {
+                program, "--guest-cid=5", "--uds-path", f.uds, "--socket", f.sock, options[i][0], options[i][1], NULL};
+
+        setup_dir(&f);
+        spawn(&f, argv, -1);
+        attach(&f);
+        fd_close(host_connects(&f, &hdr));
+        leave(&f);
+        assert_int_equal(wait_exit(&f), 0);
+        if (strcmp(options[i][0], "--no-seccomp") == 0)
+            finish(&f, "no seccomp filters");
+        else
+            finish(&f, i == 2 ? "front-end left" : i == 1 ? "" : NULL);
+    }
+}
+
 static void usage_error(const char *said, const char *const *argv)
 {
     struct fixture f;
@@ -475,6 +500,7 @@ static void test_usage(void **state)
     USAGE("--fd 700", "--fd", "700");
     USAGE("--fd 1", "--fd", "1");
     USAGE("--log-level loud", "--log-level", "loud");
+    USAGE("--seccomp-level none", "--seccomp-level", "none");
     USAGE("unexpected argument", "--guest-cid", "3", "word");
     USAGE("unrecognized option", "--nonsense");
 }
@@ -508,6 +534,7 @@ int main(int argc, char **argv)
             cmocka_unit_test(test_broken_ring_rests_until_reset),
             cmocka_unit_test(test_bad_message_ends_the_process),
             cmocka_unit_test(test_signals_end_it),
+            cmocka_unit_test(test_levels),
             cmocka_unit_test(test_usage),
             cmocka_unit_test(test_paths_that_fail),
     };

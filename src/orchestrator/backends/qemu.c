@@ -24,6 +24,7 @@
 #include "base/fd.h"
 #include "orchestrator/backends/qmp.h"
 #include "orchestrator/backends/tsc.h"
+#include "orchestrator/names.h"
 #include "orchestrator/process.h"
 
 #define QMP_TIMEOUT_MS 10000u
@@ -277,6 +278,8 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     add(&vsock_argv, "%d", for_vsock);
     add(&vsock_argv, "--log-level");
     add(&vsock_argv, "warning");
+    add(&vsock_argv, "--seccomp-level");
+    add(&vsock_argv, "%s", seccomp_words[start->record->seccomp_level]);
     return spawn(&start->vsock, &vsock_argv, start, (const int[]){for_vsock, uds_fd, start->alive_fd}, 3, error);
 }
 

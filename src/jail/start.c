@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "jail/start.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/macro.h"
+
+int seccomp_level_parse(const char *text, enum seccomp_level *ret)
+{
+    static const char *const levels[] = {"minimal", "basic", "permissive"};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(levels); i++) {
+        if (strcmp(text, levels[i]) == 0) {
+            *ret = (enum seccomp_level)i;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}
+
+int seccomp_start(bool off, enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count)
+{
+    int r;
+
+    if (off) {
+        log_msg(LOG_WARN, "no seccomp filters (--no-seccomp): whoever breaks out of the guest may call all of the "
+                          "kernel");
+        return 0;
+    }
+    r = seccomp_prepare(level, profiles, count);
+    if (r == SECCOMP_SANITIZED)
+        log_msg(LOG_INFO, "no seccomp filters: built with a sanitizer, which makes calls of its own");
+    else if (r < 0)
+        log_msg(LOG_ERROR, "seccomp filters: %s%s", strerror(-r),
+                r == -ENOSYS || r == -EOPNOTSUPP
+                        ? "; a kernel with CONFIG_SECCOMP_FILTER has them, --no-seccomp does without"
+                        : "");
+    else if (level == SECCOMP_PERMISSIVE)
+        log_msg(LOG_WARN, "the seccomp filters refuse nothing (--seccomp-level permissive); the kernel logs");
+    return r < 0 ? r : 0;
+}

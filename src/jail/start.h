@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the programs that filter themselves have in common: their options' words and what they log at the start. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "jail/seccomp.h"
+
+/* minimal, basic, permissive; -EINVAL. */
+int seccomp_level_parse(const char *text, enum seccomp_level *ret);
+
+/* seccomp_prepare(), with one line in the log when there will be no filter, or one that refuses nothing. `off`: none is
+ * wanted. Fails only when one is wanted and can't be had. */
+int seccomp_start(bool off, enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count);
