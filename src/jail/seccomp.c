@@ -2,23 +2,18 @@
 #include "jail/seccomp.h"
 
 #include <errno.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <seccomp.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "base/fd.h"
 #include "base/log.h"
 #include "base/macro.h"
 
 #define PROFILES_MAX  8u
-#define PRIORITY_MAX  255u
 #define UNKNOWN_SIGNO (128 + SIGSYS)
 #ifndef SYS_SECCOMP   /* not in every libc */
 #define SYS_SECCOMP 1 /* si_code, asm-generic/siginfo.h */
@@ -26,7 +21,7 @@
 
 /* Written before there are threads. */
 static struct {
-    const struct seccomp_profile *profile;
+    const char *profile;
     struct sock_fprog program;
 } filters[PROFILES_MAX];
 static size_t filter_count;
@@ -66,74 +61,40 @@ static int catch_refusals(void)
     return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
 }
 
-static int add_rules(scmp_filter_ctx ctx, const struct seccomp_profile *profile)
+static void patch(struct sock_filter *code, enum seccomp_level level)
 {
-    int r = 0;
-
-    for (size_t i = 0; r == 0 && i < profile->count; i++) {
-        const struct seccomp_rule *rule = &profile->rules[i];
-        uint32_t value = rule->value == SECCOMP_OWN_PID ? (uint32_t)getpid() : rule->value;
-
-        r = seccomp_syscall_priority(ctx, rule->nr, (uint8_t)(PRIORITY_MAX - MIN(i, (size_t)PRIORITY_MAX)));
-        if (r == 0 && rule->arg < 0)
-            r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->nr, 0);
-        else if (r == 0)
-            r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, rule->nr, 1,
-                    SCMP_CMP((unsigned)rule->arg, SCMP_CMP_MASKED_EQ, rule->mask, value));
-        if (r == -EEXIST) /* in two profiles */
-            r = 0;
-    }
-    return r;
+    if (code->code == (BPF_JMP | BPF_JEQ | BPF_K) && code->k == SECCOMP_OWN_PID)
+        code->k = (uint32_t)getpid();
+    if (code->code == (BPF_RET | BPF_K) && code->k == SECCOMP_RET_TRAP && level == SECCOMP_PERMISSIVE)
+        code->k = SECCOMP_RET_LOG;
 }
 
-static int export(scmp_filter_ctx ctx, struct sock_fprog *ret)
+int seccomp_get_program(
+        const struct seccomp_compiled *compiled, enum seccomp_level level, const char *profile, struct sock_fprog *ret)
 {
-    _cleanup_(fd_closep) int fd = memfd_create("seccomp", MFD_CLOEXEC);
+    const struct seccomp_program *found = NULL;
     struct sock_filter *code;
-    struct stat st;
-    int r;
 
-    if (fd < 0)
-        return -errno;
-    r = seccomp_export_bpf(ctx, fd);
-    if (r < 0)
-        return r;
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    code = malloc((size_t)st.st_size);
+    for (size_t i = 0; i < compiled->count; i++) {
+        if (strcmp(compiled->programs[i].name, profile) == 0)
+            found = &compiled->programs[level == SECCOMP_BASIC ? compiled->count - 1 : i];
+    }
+    if (!found)
+        return -ENOENT;
+    code = malloc(found->count * sizeof(*code));
     if (!code)
         return -ENOMEM;
-    if (pread(fd, code, (size_t)st.st_size, 0) != (ssize_t)st.st_size) {
-        free(code);
-        return -EIO;
-    }
-    *ret = (struct sock_fprog){.len = (unsigned short)((size_t)st.st_size / sizeof(*code)), .filter = code};
+    memcpy(code, compiled->code + found->first, found->count * sizeof(*code));
+    for (size_t i = 0; i < found->count; i++)
+        patch(&code[i], level);
+    *ret = (struct sock_fprog){.len = found->count, .filter = code};
     return 0;
 }
 
-/* `only`, or all of them together. */
-static int compile(enum seccomp_level level, const struct seccomp_profile *only,
-        const struct seccomp_profile *const *profiles, size_t count, struct sock_fprog *ret)
-{
-    scmp_filter_ctx ctx = seccomp_init(level == SECCOMP_PERMISSIVE ? SCMP_ACT_LOG : SCMP_ACT_TRAP);
-    int r;
-
-    if (!ctx)
-        return -ENOMEM;
-    r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        if (profiles[i] && (!only || profiles[i] == only))
-            r = add_rules(ctx, profiles[i]);
-    }
-    if (r == 0)
-        r = export(ctx, ret);
-    seccomp_release(ctx);
-    return r;
-}
-
-int seccomp_prepare(enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count)
+int seccomp_prepare(enum seccomp_level level, const struct seccomp_compiled *compiled)
 {
     const uint32_t needed = level == SECCOMP_PERMISSIVE ? SECCOMP_RET_LOG : SECCOMP_RET_TRAP;
+    size_t count = compiled->count - 1;
     int r;
 
 #ifdef IC_SANITIZING
@@ -145,8 +106,8 @@ int seccomp_prepare(enum seccomp_level level, const struct seccomp_profile *cons
         return -errno;
     r = catch_refusals();
     for (size_t i = 0; r == 0 && i < count; i++) {
-        filters[i].profile = profiles[i];
-        r = compile(level, level == SECCOMP_BASIC ? NULL : profiles[i], profiles, count, &filters[i].program);
+        filters[i].profile = compiled->programs[i].name;
+        r = seccomp_get_program(compiled, level, filters[i].profile, &filters[i].program);
     }
     filter_count = r == 0 ? count : 0;
     return r;
@@ -159,7 +120,7 @@ void seccomp_enter(const struct seccomp_profile *profile)
 
     if (filter_count == 0)
         return;
-    while (i < filter_count && filters[i].profile != profile)
+    while (i < filter_count && strcmp(filters[i].profile, profile->name) != 0)
         i++;
     sigemptyset(&set);
     sigaddset(&set, SIGSYS);

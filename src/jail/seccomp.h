@@ -10,11 +10,15 @@
  * get around the handler: no profile allows to change it, and a blocked SIGSYS
  * kills. A call of another architecture (32 bits, x32) kills at once.
  *
- * Profiles are compiled by libseccomp, once, before there are threads; then
- * each thread enters its own and never leaves it.
+ * The tables are compiled when IronClaw is built: seccomp-compile.c, linked
+ * with them and libseccomp, prints the programs as C (meson.build says how).
+ * What runs has no compiler in it: seccomp_prepare() copies the programs of
+ * its level, once, before there are threads; then each thread enters its own
+ * and never leaves it.
  */
 #pragma once
 
+#include <linux/filter.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -40,12 +44,25 @@ struct seccomp_rule {
         .nr = SYS_##call, .arg = arg_, .mask = mask_, .value = value_, .why = why_                                     \
     }
 #define SECCOMP_ANY_BIT UINT32_MAX
-#define SECCOMP_OWN_PID UINT32_MAX /* as value: the id of this process */
+/* As value, with SECCOMP_ANY_BIT: the id of this process, which a program gets when it is loaded. The number itself is
+ * no process's (PID_MAX_LIMIT is 2^22) and no call's. */
+#define SECCOMP_OWN_PID 0x5f504944u
 
 struct seccomp_profile {
     const char *name;
     const struct seccomp_rule *rules;
     size_t count;
+};
+
+/* Generated, one for each program that has profiles. */
+struct seccomp_program {
+    char name[16]; /* its profile's */
+    uint16_t first, count;
+};
+struct seccomp_compiled {
+    const struct sock_filter *code; /* of all programs */
+    const struct seccomp_program *programs;
+    size_t count; /* one for each profile, and the last one is what any of them allows */
 };
 
 enum seccomp_level {
@@ -54,11 +71,15 @@ enum seccomp_level {
     SECCOMP_PERMISSIVE, /* nothing is refused; the kernel logs what MINIMAL would refuse */
 };
 
-/* Compiles the profiles and takes SIGSYS. Needs no_new_privs to be set. -ENOSYS, -EOPNOTSUPP: the kernel has no
+/* The program of a profile at a level, to be freed (filter). -ENOENT: there is none of that name. -ENOMEM. */
+int seccomp_get_program(
+        const struct seccomp_compiled *compiled, enum seccomp_level level, const char *profile, struct sock_fprog *ret);
+
+/* Loads all programs and takes SIGSYS. Needs no_new_privs to be set. -ENOSYS, -EOPNOTSUPP: the kernel has no
  * filters. SECCOMP_SANITIZED: built with a sanitizer, whose run-time library makes calls of its own; there will be no
  * filter. */
 enum { SECCOMP_SANITIZED = 1 };
-int seccomp_prepare(enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count);
+int seccomp_prepare(enum seccomp_level level, const struct seccomp_compiled *compiled);
 
 /* The calling thread has its filter from here on, if profiles were prepared. Ends the process if that can't be done. */
 void seccomp_enter(const struct seccomp_profile *profile);

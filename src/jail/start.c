@@ -20,7 +20,7 @@ int seccomp_level_parse(const char *text, enum seccomp_level *ret)
     return -EINVAL;
 }
 
-int seccomp_start(bool off, enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count)
+int seccomp_start(bool off, enum seccomp_level level, const struct seccomp_compiled *compiled)
 {
     int r;
 
@@ -29,7 +29,7 @@ int seccomp_start(bool off, enum seccomp_level level, const struct seccomp_profi
                           "kernel");
         return 0;
     }
-    r = seccomp_prepare(level, profiles, count);
+    r = seccomp_prepare(level, compiled);
     if (r == SECCOMP_SANITIZED)
         log_msg(LOG_INFO, "no seccomp filters: built with a sanitizer, which makes calls of its own");
     else if (r < 0)

@@ -124,9 +124,9 @@ static const struct attempt {
         {"madvise MADV_HWPOISON", 0, SYS_madvise, {AT(buffer), 0, 100}},
 };
 
-/* How a child ends that has `which` of the profiles: 0, or with SECCOMP_EXIT_STATUS. */
-static int attempt_child(enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count,
-        size_t which, const struct attempt *a)
+/* How a child ends that has the profile: 0, or with SECCOMP_EXIT_STATUS. */
+static int attempt_child(enum seccomp_level level, const struct seccomp_compiled *compiled,
+        const struct seccomp_profile *profile, const struct attempt *a)
 {
     int status = 0;
     pid_t pid = fork();
@@ -134,9 +134,9 @@ static int attempt_child(enum seccomp_level level, const struct seccomp_profile 
     assert_true(pid >= 0);
     if (pid == 0) {
         log_init("test", LOG_ERROR, -1);
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_prepare(level, profiles, count) != 0)
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_prepare(level, compiled) != 0)
             _exit(99);
-        seccomp_enter(profiles[which]);
+        seccomp_enter(profile);
         (void)syscall(a->nr, a->args[0], a->args[1], a->args[2], a->args[3], a->args[4], a->args[5]);
         _exit(0);
     }
@@ -146,15 +146,15 @@ static int attempt_child(enum seccomp_level level, const struct seccomp_profile 
 }
 
 /* Every attempt by each of the profiles, the first of which is `first` in `allowed`. */
-static void attempt_all(
-        enum seccomp_level level, const struct seccomp_profile *const *profiles, size_t count, unsigned first)
+static void attempt_all(enum seccomp_level level, const struct seccomp_compiled *compiled,
+        const struct seccomp_profile *const *profiles, size_t count, unsigned first)
 {
     unsigned all = ((1u << count) - 1) * first;
 
     for (size_t i = 0; i < ARRAY_SIZE(attempts) * count; i++) {
         const struct attempt *a = &attempts[i / count];
         bool allowed = a->allowed & (level == SECCOMP_BASIC ? all : first << i % count);
-        int status = attempt_child(level, profiles, count, i % count, a);
+        int status = attempt_child(level, compiled, profiles[i % count], a);
 
         if (status != (allowed ? 0 : SECCOMP_EXIT_STATUS))
             fail_msg("%s by %s: status %d, should be %s", a->name, profiles[i % count]->name, status,

@@ -2,7 +2,6 @@
 /* The compiler of profiles: each case is a child that enters one and then makes a call. */
 #include "jail/seccomp.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -13,26 +12,9 @@
 #include "base/log.h"
 #include "base/macro.h"
 #include "base/test.h"
+#include "jail/test-rules.h"
 
 enum { DONE = 7, FAILED = 8 }; /* how a child ends: the call came back without or with an error */
-
-static const struct seccomp_rule small_rules[] = {
-        SECCOMP_ALLOW(write, "the log"),
-        SECCOMP_ALLOW_IF(lseek, 2, 0x6, 0x2, "two bits of an argument"),
-        SECCOMP_ALLOW_IF(socket, 0, SECCOMP_ANY_BIT, AF_UNIX, "one value"),
-        SECCOMP_ALLOW_IF(socket, 0, SECCOMP_ANY_BIT, AF_NETLINK, "another value"),
-        SECCOMP_ALLOW_IF(tgkill, 0, SECCOMP_ANY_BIT, SECCOMP_OWN_PID, "this process"),
-        SECCOMP_ALLOW(exit_group, "the end"),
-};
-static const struct seccomp_rule other_rules[] = {
-        SECCOMP_ALLOW(getppid, "only here"),
-        SECCOMP_ALLOW_IF(socket, 0, SECCOMP_ANY_BIT, AF_UNIX, "in both"),
-        SECCOMP_ALLOW(write, "in both"),
-        SECCOMP_ALLOW(exit_group, "in both"),
-};
-static const struct seccomp_profile small = {"small", small_rules, ARRAY_SIZE(small_rules)};
-static const struct seccomp_profile other = {"other", other_rules, ARRAY_SIZE(other_rules)};
-static const struct seccomp_profile *const both[] = {&small, &other};
 
 static char said[512]; /* by the last child, in its log */
 
@@ -49,7 +31,7 @@ static int try_at(enum seccomp_level level, const struct seccomp_profile *profil
     if (pid == 0) {
         log_init("test", LOG_INFO, out[1]);
         (void)prctl(PR_SET_NAME, "a thread");
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_prepare(level, both, ARRAY_SIZE(both)) != 0)
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_prepare(level, &test_compiled) != 0)
             _exit(99);
         seccomp_enter(profile);
         _exit(syscall(nr, a, b, c) < 0 ? FAILED : DONE);
@@ -64,7 +46,7 @@ static int try_at(enum seccomp_level level, const struct seccomp_profile *profil
 
 static void assert_allowed(long nr, long a, long b, long c)
 {
-    int status = try_at(SECCOMP_MINIMAL, &small, nr, a, b, c);
+    int status = try_at(SECCOMP_MINIMAL, &test_small, nr, a, b, c);
 
     assert_true(WIFEXITED(status));
     assert_in_range(WEXITSTATUS(status), DONE, FAILED);
@@ -79,9 +61,9 @@ static void assert_refused(int status)
 static void test_calls(void **state)
 {
     assert_allowed(SYS_write, 2, 0, 0);
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_getppid, 0, 0, 0));
-    assert_refused(try_at(SECCOMP_MINIMAL, &other, SYS_lseek, 0, 0, 2));
-    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_MINIMAL, &other, SYS_getppid, 0, 0, 0)), DONE);
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_getppid, 0, 0, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_other, SYS_lseek, 0, 0, 2));
+    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_MINIMAL, &test_other, SYS_getppid, 0, 0, 0)), DONE);
 }
 
 static void test_arguments(void **state)
@@ -89,20 +71,21 @@ static void test_arguments(void **state)
     assert_allowed(SYS_lseek, -1, 0, 2);
     assert_allowed(SYS_lseek, -1, 0, 3);
     assert_allowed(SYS_lseek, -1, 0, 0x7000000000000002);
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_lseek, 0, 0, 0));
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_lseek, 0, 0, 6));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_lseek, 0, 0, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_lseek, 0, 0, 6));
     assert_allowed(SYS_socket, AF_UNIX, SOCK_STREAM, 0);
     assert_allowed(SYS_socket, AF_NETLINK, SOCK_RAW, 0);
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_socket, AF_INET, SOCK_STREAM, 0));
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_socket, -1, SOCK_STREAM, 0));
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_tgkill, getpid(), getpid(), 0));
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_tgkill, -1, -1, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_socket, AF_INET, SOCK_STREAM, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_socket, -1, SOCK_STREAM, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_tgkill, getpid(), getpid(), 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_tgkill, SECCOMP_OWN_PID, SECCOMP_OWN_PID, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_tgkill, -1, -1, 0));
 }
 
 /* The call of the right number by another way into the kernel. */
 static void test_architectures(void **state)
 {
-    int status = try_at(SECCOMP_MINIMAL, &small, 0x40000000 + SYS_write, 2, 0, 0);
+    int status = try_at(SECCOMP_MINIMAL, &test_small, 0x40000000 + SYS_write, 2, 0, 0);
 
     assert_true(WIFSIGNALED(status));
     assert_int_equal(WTERMSIG(status), SIGSYS);
@@ -110,21 +93,21 @@ static void test_architectures(void **state)
 
 static void test_the_line(void **state)
 {
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_execve, 0x123, 0, 0x42));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_execve, 0x123, 0, 0x42));
     assert_non_null(strstr(said, "test: error: seccomp: the thread a thread may not call execve (59), "
                                  "arguments 0x123 0 0x42;"));
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, 1999, 0, 0, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, 1999, 0, 0, 0));
     assert_non_null(strstr(said, "unknown (1999)"));
 }
 
 static void test_levels(void **state)
 {
-    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_BASIC, &small, SYS_getppid, 0, 0, 0)), DONE);
-    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_BASIC, &other, SYS_lseek, -1, 0, 2)), FAILED);
-    assert_refused(try_at(SECCOMP_BASIC, &other, SYS_lseek, -1, 0, 0));
-    assert_refused(try_at(SECCOMP_BASIC, &other, SYS_socket, AF_INET, SOCK_STREAM, 0));
-    assert_refused(try_at(SECCOMP_BASIC, &small, SYS_execve, 0, 0, 0));
-    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_PERMISSIVE, &small, SYS_getppid, 0, 0, 0)), DONE);
+    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_BASIC, &test_small, SYS_getppid, 0, 0, 0)), DONE);
+    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_BASIC, &test_other, SYS_lseek, -1, 0, 2)), FAILED);
+    assert_refused(try_at(SECCOMP_BASIC, &test_other, SYS_lseek, -1, 0, 0));
+    assert_refused(try_at(SECCOMP_BASIC, &test_other, SYS_socket, AF_INET, SOCK_STREAM, 0));
+    assert_refused(try_at(SECCOMP_BASIC, &test_small, SYS_execve, 0, 0, 0));
+    assert_int_equal(WEXITSTATUS(try_at(SECCOMP_PERMISSIVE, &test_small, SYS_getppid, 0, 0, 0)), DONE);
 }
 
 /* As the API's and the drives' threads do. */
@@ -134,7 +117,7 @@ static void test_blocked_signals(void **state)
 
     (void)sigfillset(&all);
     assert_int_equal(sigprocmask(SIG_SETMASK, &all, &before), 0);
-    assert_refused(try_at(SECCOMP_MINIMAL, &small, SYS_getppid, 0, 0, 0));
+    assert_refused(try_at(SECCOMP_MINIMAL, &test_small, SYS_getppid, 0, 0, 0));
     assert_non_null(strstr(said, "getppid"));
     assert_int_equal(sigprocmask(SIG_SETMASK, &before, NULL), 0);
 }
@@ -142,7 +125,7 @@ static void test_blocked_signals(void **state)
 /* A thread never runs without the filter that it asked for. */
 static void test_not_prepared(void **state)
 {
-    static const struct seccomp_profile third = {"third", small_rules, 1};
+    static const struct seccomp_profile third = {.name = "third"};
     int status = try_at(SECCOMP_MINIMAL, &third, SYS_getppid, 0, 0, 0);
 
     assert_true(WIFEXITED(status));
@@ -150,14 +133,33 @@ static void test_not_prepared(void **state)
     assert_non_null(strstr(said, "filter third of thread a thread: was not prepared"));
 }
 
+/* The compiler knows no process; the id that counts is that of the process which loads. */
+static void test_own_pid(void **state)
+{
+    int status = 0;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        pid_t own = getpid();
+
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_prepare(SECCOMP_MINIMAL, &test_compiled) != 0)
+            _exit(99);
+        seccomp_enter(&test_small);
+        _exit(syscall(SYS_tgkill, own, own, 0) == 0 ? DONE : FAILED);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(WEXITSTATUS(status), DONE);
+}
+
 static void test_report(void **state)
 {
     char text[2048] = "";
     FILE *to = fmemopen(text, sizeof(text), "w");
 
-    assert_int_equal(seccomp_calls(&small), 5);
+    assert_int_equal(seccomp_calls(&test_small), 5);
     assert_non_null(to);
-    seccomp_report(to, both, ARRAY_SIZE(both));
+    seccomp_report(to, test_profiles, ARRAY_SIZE(test_profiles));
     assert_int_equal(fclose(to), 0);
     assert_non_null(strstr(text, "small: 5 system calls\n"));
     assert_non_null(strstr(text, "other: 4 system calls\n"));
@@ -176,10 +178,11 @@ int main(void)
             cmocka_unit_test(test_levels),
             cmocka_unit_test(test_blocked_signals),
             cmocka_unit_test(test_not_prepared),
+            cmocka_unit_test(test_own_pid),
             cmocka_unit_test(test_report),
     };
 
-    if (seccomp_prepare(SECCOMP_MINIMAL, NULL, 0) == SECCOMP_SANITIZED) {
+    if (seccomp_prepare(SECCOMP_MINIMAL, &test_compiled) == SECCOMP_SANITIZED) {
         puts("no filters in a build with a sanitizer");
         return 77;
     }

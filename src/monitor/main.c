@@ -53,5 +53,5 @@ int main(int argc, char **argv)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return EXIT_ERROR;
     raise_fd_limit();
-    return vmm_run(&options);
+    return vmm_run(&options, &vmm_compiled);
 }

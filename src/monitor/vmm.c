@@ -496,7 +496,7 @@ static void clean_up(struct vmm *vmm)
     pthread_mutex_destroy(&vmm->lock);
 }
 
-int vmm_run(const struct options *options)
+int vmm_run(const struct options *options, const struct seccomp_compiled *filters)
 {
     static struct vmm vmm; /* large, and zeroed for free */
     struct vm_error error;
@@ -508,7 +508,7 @@ int vmm_run(const struct options *options)
         log_msg(LOG_ERROR, "%s", error.text);
         return EXIT_BAD_USAGE;
     }
-    if (seccomp_start(options->no_seccomp, options->seccomp_level, vmm_profiles, VMM_PROFILES) < 0)
+    if (seccomp_start(options->no_seccomp, options->seccomp_level, filters) < 0)
         return EXIT_ERROR;
     umask(0077);
     pthread_mutex_init(&vmm.lock, NULL);

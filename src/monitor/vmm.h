@@ -13,6 +13,7 @@
 /* The VMM thread's own, and one for each kind of thread. */
 extern const struct seccomp_profile vmm_seccomp;
 extern const struct seccomp_profile *const vmm_profiles[VMM_PROFILES];
+extern const struct seccomp_compiled vmm_compiled; /* of these; generated, and linked into what has a main() */
 
 /* Returns the exit status. */
-int vmm_run(const struct options *options);
+int vmm_run(const struct options *options, const struct seccomp_compiled *filters);

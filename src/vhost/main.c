@@ -113,7 +113,7 @@ int main(int argc, char **argv)
         log_msg(LOG_ERROR, "cannot start: %s", strerror(-r));
         return EXIT_FAILED;
     }
-    if (seccomp_start(options.no_seccomp, options.seccomp_level, vsock_profiles, VSOCK_PROFILES) < 0)
+    if (seccomp_start(options.no_seccomp, options.seccomp_level, &vsock_compiled) < 0)
         return EXIT_FAILED;
     return server_run(&options, signal_fd);
 }

@@ -14,6 +14,7 @@
 
 enum { VSOCK_PROFILES = 1 };
 extern const struct seccomp_profile *const vsock_profiles[VSOCK_PROFILES]; /* of the one thread */
+extern const struct seccomp_compiled vsock_compiled; /* generated, and linked into what has a main() */
 
 /*
  * Serves until the end; the signals in `signal_fd` (a signalfd) are an orderly

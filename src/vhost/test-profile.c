@@ -6,7 +6,7 @@
 static void refuse(const char *name, long nr, long a, long b, long c)
 {
     const struct attempt attempt = {.name = name, .nr = nr, .args = {a, b, c}};
-    int status = attempt_child(SECCOMP_MINIMAL, vsock_profiles, VSOCK_PROFILES, 0, &attempt);
+    int status = attempt_child(SECCOMP_MINIMAL, &vsock_compiled, vsock_profiles[0], &attempt);
 
     if (status != SECCOMP_EXIT_STATUS)
         fail_msg("%s: status %d, should be refused", name, status);
@@ -14,15 +14,15 @@ static void refuse(const char *name, long nr, long a, long b, long c)
 
 static void test_common(void **state)
 {
-    attempt_all(SECCOMP_MINIMAL, vsock_profiles, VSOCK_PROFILES, VSK);
-    attempt_all(SECCOMP_BASIC, vsock_profiles, VSOCK_PROFILES, VSK); /* there is only one thread */
+    attempt_all(SECCOMP_MINIMAL, &vsock_compiled, vsock_profiles, VSOCK_PROFILES, VSK);
+    attempt_all(SECCOMP_BASIC, &vsock_compiled, vsock_profiles, VSOCK_PROFILES, VSK); /* there is only one thread */
 }
 
 static void test_own(void **state)
 {
     const struct attempt seals = {.name = "F_GET_SEALS", .nr = SYS_fcntl, .args = {-1, F_GET_SEALS, 0}};
 
-    assert_int_equal(attempt_child(SECCOMP_MINIMAL, vsock_profiles, VSOCK_PROFILES, 0, &seals), 0);
+    assert_int_equal(attempt_child(SECCOMP_MINIMAL, &vsock_compiled, vsock_profiles[0], &seals), 0);
     refuse("a descriptor that survives an execve", SYS_fcntl, 0, F_SETFD, 0);
     refuse("signals for somebody's input", SYS_fcntl, 0, F_SETOWN, 1);
     refuse("seal the guest's memory", SYS_fcntl, -1, F_ADD_SEALS, F_SEAL_WRITE);
@@ -46,7 +46,7 @@ int main(void)
             cmocka_unit_test(test_count),
     };
 
-    if (seccomp_prepare(SECCOMP_MINIMAL, NULL, 0) == SECCOMP_SANITIZED) {
+    if (seccomp_prepare(SECCOMP_MINIMAL, &vsock_compiled) == SECCOMP_SANITIZED) {
         puts("no filters in a build with a sanitizer");
         return 77;
     }
