@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/macro.h"
+#include "jail/syscalls.h"
 
 #define PROFILES_MAX  8u
 #define UNKNOWN_SIGNO (128 + SIGSYS)
@@ -28,16 +29,6 @@ static size_t filter_count;
 
 static __thread char thread_name[16]; /* TASK_COMM_LEN; for the handler, which can't ask any more */
 
-/* Generated; without pointers, which would have to be relocated at each start. */
-static const char call_names[][28] = {
-#include "jail/syscall-names.h"
-};
-
-static const char *call_name(int nr)
-{
-    return nr >= 0 && (size_t)nr < ARRAY_SIZE(call_names) && call_names[nr][0] ? call_names[nr] : "unknown";
-}
-
 /* On the thread that made the call. It does not return, so that it may interrupt anything. */
 static void on_refused(int signo, siginfo_t *info, void *context)
 {
@@ -48,7 +39,7 @@ static void on_refused(int signo, siginfo_t *info, void *context)
     log_msg(LOG_ERROR,
             "seccomp: the thread %s may not call %s (%d), arguments %#llx %#llx %#llx; the process ends. If that was "
             "no attack it is a bug: run with --seccomp-level permissive and report this line",
-            thread_name, call_name(info->si_syscall), info->si_syscall, (unsigned long long)regs[REG_RDI],
+            thread_name, syscall_name(info->si_syscall), info->si_syscall, (unsigned long long)regs[REG_RDI],
             (unsigned long long)regs[REG_RSI], (unsigned long long)regs[REG_RDX]);
     _exit(SECCOMP_EXIT_STATUS);
 }
@@ -164,7 +155,7 @@ void seccomp_report(FILE *to, const struct seccomp_profile *const *profiles, siz
             else if (rule->arg >= 0)
                 (void)snprintf(
                         condition, sizeof(condition), "argument %d & %#x: %#x", rule->arg, rule->mask, rule->value);
-            (void)fprintf(to, "  %-16s %-28s %s\n", call_name(rule->nr), condition, rule->why);
+            (void)fprintf(to, "  %-16s %-28s %s\n", syscall_name(rule->nr), condition, rule->why);
         }
     }
 }
