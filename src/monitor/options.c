@@ -5,11 +5,13 @@
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "jail/start.h"
 #include "monitor/vm-config.h"
+#include "vsock/vsock.h"
 
 static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [--config-file FILE] [OPTION]...\n"
                             "Runs one virtual machine on KVM, driven by Firecracker's API on a unix socket.\n"
@@ -22,6 +24,8 @@ static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [-
                             "      --level LEVEL        error, warning, info or debug (info)\n"
                             "      --metrics-path FILE  append metrics here, one JSON object per line\n"
                             "      --boot-timer         log when the guest writes 123 to 0xc0000000\n"
+                            "      --max-lifetime-ms N  end after so long, paused or not\n"
+                            "      --vsock-max-connections N  vsock connections at a time, 1 to 1023 (1023)\n"
                             "      --seccomp-level L    minimal, basic or permissive (minimal)\n"
                             "      --seccomp-report     print what each thread may call, and why, and exit\n"
                             "      --no-seccomp         no filters\n"
@@ -30,7 +34,8 @@ static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [-
                             "      --version            print the version and exit\n"
                             "\n"
                             "Exit status: 0 the guest ended itself, 1 failure, 152 bad configuration, 153 usage,\n"
-                            "128+N ended by signal N; 148 a system call that a filter refuses.\n";
+                            "128+N ended by signal N; 148 a system call that a filter refuses; 124 the lifetime is\n"
+                            "over.\n";
 
 enum {
     OPT_API_SOCK = 256,
@@ -41,6 +46,8 @@ enum {
     OPT_LEVEL,
     OPT_METRICS_PATH,
     OPT_BOOT_TIMER,
+    OPT_MAX_LIFETIME,
+    OPT_VSOCK_MAX,
     OPT_NO_SECCOMP,
     OPT_SECCOMP_FILTER,
     OPT_SECCOMP_LEVEL,
@@ -58,6 +65,8 @@ static const struct option long_options[] = {
         {"level", required_argument, NULL, OPT_LEVEL},
         {"metrics-path", required_argument, NULL, OPT_METRICS_PATH},
         {"boot-timer", no_argument, NULL, OPT_BOOT_TIMER},
+        {"max-lifetime-ms", required_argument, NULL, OPT_MAX_LIFETIME},
+        {"vsock-max-connections", required_argument, NULL, OPT_VSOCK_MAX},
         {"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
         {"seccomp-filter", required_argument, NULL, OPT_SECCOMP_FILTER},
         {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
@@ -111,6 +120,19 @@ static bool is_id(const char *text)
            strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == len;
 }
 
+static int take_number(const char *name, const char *text, uint32_t max, uint32_t *ret)
+{
+    unsigned long long value;
+    char *end;
+
+    errno = 0;
+    value = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || value < 1 || value > max)
+        return refuse("--%s: '%s' is not a number from 1 to %u", name, text, max);
+    *ret = (uint32_t)value;
+    return 0;
+}
+
 static int take(struct options *options, int option, const char *value, bool *no_api)
 {
     switch (option) {
@@ -137,6 +159,10 @@ static int take(struct options *options, int option, const char *value, bool *no
     case OPT_BOOT_TIMER:
         options->boot_timer = true;
         return 0;
+    case OPT_MAX_LIFETIME:
+        return take_number("max-lifetime-ms", value, UINT32_MAX, &options->max_lifetime_ms);
+    case OPT_VSOCK_MAX:
+        return take_number("vsock-max-connections", value, VSOCK_MAX_CONNECTIONS, &options->vsock_max_connections);
     case OPT_NO_SECCOMP:
         options->no_seccomp = true;
         return 0;

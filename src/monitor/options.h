@@ -10,6 +10,7 @@
 enum {
     EXIT_OK = 0,
     EXIT_ERROR = 1,                      /* the VM or the monitor failed; the last line of the log says why */
+    EXIT_LIFETIME = 124,                 /* --max-lifetime-ms is over; as timeout(1) */
     EXIT_BAD_CALL = SECCOMP_EXIT_STATUS, /* a system call that no filter allows */
     EXIT_BAD_CONFIG = 152,               /* --config-file, or what it describes can't be built */
     EXIT_BAD_USAGE = 153,
@@ -24,6 +25,7 @@ struct options {
     enum log_level level;
     enum seccomp_level seccomp_level;
     bool boot_timer, no_seccomp, seccomp_report;
+    uint32_t vsock_max_connections, max_lifetime_ms; /* 0: the device's own limit; none */
 };
 
 #define OPTIONS_DEFAULT_SOCKET "/run/firecracker.socket"

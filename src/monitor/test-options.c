@@ -8,7 +8,7 @@
 
 static int parse(struct options *ret, ...)
 {
-    char *argv[16] = {(char *)"ironclaw-vmm"};
+    char *argv[20] = {(char *)"ironclaw-vmm"};
     int argc = 1;
     va_list ap;
 
@@ -30,7 +30,8 @@ static void test_good(void **state)
     assert_int_equal(o.seccomp_level, SECCOMP_MINIMAL);
 
     assert_int_equal(parse(&o, "--no-api", "--config-file", "x.json", "--id", "a-1_B", "--level", "Warning",
-                             "--boot-timer", "--no-seccomp", "--seccomp-level", "basic", NULL),
+                             "--boot-timer", "--no-seccomp", "--seccomp-level", "basic", "--max-lifetime-ms",
+                             "4294967295", "--vsock-max-connections=1023", NULL),
             0);
     assert_null(o.api_sock);
     assert_string_equal(o.config_file, "x.json");
@@ -39,6 +40,8 @@ static void test_good(void **state)
     assert_true(o.boot_timer);
     assert_true(o.no_seccomp);
     assert_int_equal(o.seccomp_level, SECCOMP_BASIC);
+    assert_int_equal(o.max_lifetime_ms, UINT32_MAX);
+    assert_int_equal(o.vsock_max_connections, 1023);
 }
 
 static void test_refused(void **state)
@@ -52,6 +55,11 @@ static void test_refused(void **state)
     assert_int_equal(parse(&o, "--level", "loud", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--seccomp-filter", "f", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--seccomp-level", "none", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--max-lifetime-ms", "0", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--max-lifetime-ms", "4294967296", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--max-lifetime-ms", "1s", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--vsock-max-connections", "1024", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--vsock-max-connections", "-1", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--nonsense", NULL), -EINVAL);
     assert_int_equal(parse(&o, "word", NULL), -EINVAL);
     assert_string_equal(o.id, "untouched");

@@ -170,15 +170,16 @@ static int add_drive(struct vm *vm, const struct drive_config *config, struct vm
     return attach(vm, block_device(drive->block), block_loop(drive->block), &drive->mmio, error);
 }
 
-static int add_virtio(struct vm *vm, const struct vm_config *config, struct vm_error *error)
+static int add_virtio(struct vm *vm, const struct vm_options *options, struct vm_error *error)
 {
+    const struct vm_config *config = options->config;
     struct virtio_mmio *mmio = NULL;
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < config->drive_count; i++)
         r = add_drive(vm, &config->drives[i], error);
     if (r == 0 && config->vsock.uds_path) {
-        r = vsock_dev_new(&vm->vsock, &config->vsock, vm->loop, error);
+        r = vsock_dev_new(&vm->vsock, &config->vsock, options->vsock_max_connections, vm->loop, error);
         if (r == 0)
             r = attach(vm, vsock_dev_device(vm->vsock), vm->loop, &mmio, error);
         if (r == 0)
@@ -305,7 +306,7 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
     if (r == 0)
         r = add_legacy(vm, options, error);
     if (r == 0)
-        r = add_virtio(vm, config, error);
+        r = add_virtio(vm, options, error);
     if (r == 0 && options->boot_timer)
         r = add_range(&vm->mmio, timer, error);
     if (r == 0)

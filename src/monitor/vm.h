@@ -38,6 +38,7 @@ struct vm_options {
     struct loop *loop;              /* the VMM thread's; outlives the VM */
     void (*on_end)(void *userdata, const struct vm_end *end);
     void *userdata;
+    uint32_t vsock_max_connections;  /* 0: as many as it can */
     bool boot_timer;                 /* --boot-timer: log the time from start_us to the guest's write of 123 */
     uint64_t start_us, start_cpu_us; /* of the process: CLOCK_MONOTONIC and CLOCK_PROCESS_CPUTIME_ID */
 };

@@ -40,7 +40,7 @@ struct vmm {
     int status; /* the exit status, once the loop ended */
     uint64_t start_us, start_cpu_us, ready_us, ready_cpu_us;
     int metrics_fd;
-    struct loop_timer metrics_timer;
+    struct loop_timer metrics_timer, lifetime;
 
     /* The mailbox: the API thread waits until its letter is answered or the box is closed. */
     pthread_mutex_t lock;
@@ -193,6 +193,7 @@ static int start(void *userdata, const struct vm_config *config, struct vm_error
             .on_end = on_end,
             .userdata = vmm,
             .boot_timer = vmm->options->boot_timer,
+            .vsock_max_connections = vmm->options->vsock_max_connections,
             .start_us = vmm->start_us,
             .start_cpu_us = vmm->start_cpu_us,
     };
@@ -367,6 +368,16 @@ static int on_signal(struct loop_fd *source, uint32_t events)
     return 0;
 }
 
+static int on_lifetime_over(struct loop_timer *timer)
+{
+    struct vmm *vmm = CONTAINER_OF(timer, struct vmm, lifetime);
+
+    log_msg(LOG_WARN, "the lifetime of %u ms is over (--max-lifetime-ms)", vmm->options->max_lifetime_ms);
+    vmm->status = EXIT_LIFETIME;
+    loop_stop(&vmm->loop);
+    return 0;
+}
+
 /* Blocked here, before any thread is made, so that none of them is ever interrupted. */
 static int watch_signals(struct vmm *vmm)
 {
@@ -436,6 +447,9 @@ static int set_up(struct vmm *vmm)
 
     if (r == 0)
         r = watch_signals(vmm);
+    vmm->lifetime.expired = on_lifetime_over;
+    if (r == 0 && vmm->options->max_lifetime_ms > 0)
+        loop_arm(&vmm->loop, &vmm->lifetime, deadline_after_ms(vmm->options->max_lifetime_ms));
     if (r == 0) {
         vmm->mail = (struct loop_fd){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = on_mail};
         r = vmm->mail.fd < 0 ? -errno : loop_add(&vmm->loop, &vmm->mail);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -33,17 +34,24 @@ static int open_standard_fds(void)
     return 0;
 }
 
-/* Everything above stderr goes, except for the two that the command line names (-1: none). */
-static int close_other_fds(int a, int b)
+static int compare(const void *a, const void *b)
 {
-    unsigned first = 3, keep[2] = {(unsigned)MIN(a, b), (unsigned)MAX(a, b)};
+    return *(const int *)a - *(const int *)b; /* descriptors: no overflow */
+}
 
+/* Everything above stderr goes, except for what the command line names (-1: none). */
+static int close_other_fds(const struct options *options)
+{
+    int keep[] = {options->uds_fd, options->frontend_fd, options->vmm_pidfd};
+    unsigned first = 3;
+
+    qsort(keep, ARRAY_SIZE(keep), sizeof(*keep), compare);
     for (size_t i = 0; i < ARRAY_SIZE(keep); i++) {
-        if ((int)keep[i] < 0)
+        if (keep[i] < 0)
             continue;
-        if (keep[i] > first && close_range(first, keep[i] - 1, 0) < 0)
+        if ((unsigned)keep[i] > first && close_range(first, (unsigned)keep[i] - 1, 0) < 0)
             return -errno;
-        first = keep[i] + 1;
+        first = (unsigned)keep[i] + 1;
     }
     return close_range(first, ~0u, 0) < 0 ? -errno : 0;
 }
@@ -81,7 +89,7 @@ static int open_signals(int *ret_fd)
 
 static int prepare(const struct options *options, int *ret_signal_fd)
 {
-    int r = close_other_fds(options->uds_fd, options->frontend_fd);
+    int r = close_other_fds(options);
 
     if (r < 0)
         return r;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/macro.h"
@@ -25,6 +27,9 @@ static const char usage[] = "Usage: ironclaw-vsock --guest-cid N --uds-path PATH
                             "      --fd N             inherited socket that is connected to the front-end\n"
                             "      --socket PATH      listen here for the front-end\n"
                             "      --linger-ms N      with --socket: wait so long for the next front-end (0)\n"
+                            "      --max-connections N  connections at a time, 1 to 1023 (1023)\n"
+                            "      --max-lifetime-ms N  end after so long, and first what --vmm-pidfd names\n"
+                            "      --vmm-pidfd N      inherited pidfd of the VM's monitor\n"
                             "      --log-level LEVEL  error, warning, info or debug (warning)\n"
                             "      --seccomp-level L  minimal, basic or permissive (minimal)\n"
                             "      --seccomp-report   print what the process may call, and why, and exit\n"
@@ -33,7 +38,8 @@ static const char usage[] = "Usage: ironclaw-vsock --guest-cid N --uds-path PATH
                             "      --version          print the version and exit\n"
                             "\n"
                             "Exit status: 0 the front-end left or a signal came, 1 failure, 2 usage,\n"
-                            "3 the front-end broke the protocol, 148 a system call that the filter refuses.\n";
+                            "3 the front-end broke the protocol, 124 the lifetime is over, 148 a system call that\n"
+                            "the filter refuses.\n";
 
 enum {
     OPT_GUEST_CID = 256,
@@ -43,6 +49,9 @@ enum {
     OPT_SOCKET,
     OPT_LINGER_MS,
     OPT_LOG_LEVEL,
+    OPT_MAX_CONNECTIONS,
+    OPT_MAX_LIFETIME_MS,
+    OPT_VMM_PIDFD,
     OPT_SECCOMP_LEVEL,
     OPT_SECCOMP_REPORT,
     OPT_NO_SECCOMP,
@@ -58,6 +67,9 @@ static const struct option long_options[] = {
         {"socket", required_argument, NULL, OPT_SOCKET},
         {"linger-ms", required_argument, NULL, OPT_LINGER_MS},
         {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+        {"max-connections", required_argument, NULL, OPT_MAX_CONNECTIONS},
+        {"max-lifetime-ms", required_argument, NULL, OPT_MAX_LIFETIME_MS},
+        {"vmm-pidfd", required_argument, NULL, OPT_VMM_PIDFD},
         {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
         {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
         {"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
@@ -111,6 +123,30 @@ static int parse_socket(const char *name, const char *text, bool listening, int 
     return 0;
 }
 
+/* An inherited pidfd. Signal 0 tells whether it is one, of a process that we may end. */
+static int parse_pidfd(const char *text, int *ret)
+{
+    uint64_t fd = 0;
+    int r = parse_number("vmm-pidfd", text, 3, INT32_MAX, &fd);
+
+    if (r < 0)
+        return r;
+    if (syscall(SYS_pidfd_send_signal, (int)fd, 0, NULL, 0) < 0 && errno != ESRCH)
+        return refuse("--vmm-pidfd %s: not a pidfd of a process to be ended: %s", text, strerror(errno));
+    *ret = (int)fd;
+    return 0;
+}
+
+static int parse_u32(const char *name, const char *text, uint32_t min, uint32_t max, uint32_t *ret)
+{
+    uint64_t v = 0;
+    int r = parse_number(name, text, min, max, &v);
+
+    if (r == 0)
+        *ret = (uint32_t)v;
+    return r;
+}
+
 static int parse_level(const char *text, enum log_level *ret)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
@@ -126,9 +162,6 @@ static int parse_level(const char *text, enum log_level *ret)
 
 static int parse_one(struct options *o, int option, const char *arg)
 {
-    uint64_t v = 0;
-    int r;
-
     switch (option) {
     case OPT_GUEST_CID:
         return parse_number("guest-cid", arg, VSOCK_GUEST_CID_MIN, GUEST_CID_MAX, &o->guest_cid);
@@ -143,10 +176,13 @@ static int parse_one(struct options *o, int option, const char *arg)
         o->frontend_path = arg;
         return 0;
     case OPT_LINGER_MS:
-        r = parse_number("linger-ms", arg, 0, 86400000, &v);
-        if (r == 0)
-            o->linger_ms = (uint32_t)v;
-        return r;
+        return parse_u32("linger-ms", arg, 0, 86400000, &o->linger_ms);
+    case OPT_MAX_CONNECTIONS:
+        return parse_u32("max-connections", arg, 1, VSOCK_MAX_CONNECTIONS, &o->max_connections);
+    case OPT_MAX_LIFETIME_MS:
+        return parse_u32("max-lifetime-ms", arg, 1, UINT32_MAX, &o->max_lifetime_ms);
+    case OPT_VMM_PIDFD:
+        return parse_pidfd(arg, &o->vmm_pidfd);
     case OPT_LOG_LEVEL:
         return parse_level(arg, &o->log_level);
     case OPT_SECCOMP_LEVEL:
@@ -184,12 +220,14 @@ static int check(const struct options *o)
         return refuse("--linger-ms needs --socket");
     if (o->frontend_fd >= 0 && o->frontend_fd == o->uds_fd)
         return refuse("--fd and --uds-fd name the same descriptor");
+    if (o->vmm_pidfd >= 0 && o->max_lifetime_ms == 0)
+        return refuse("--vmm-pidfd needs --max-lifetime-ms");
     return 0;
 }
 
 int options_parse(struct options *ret, int argc, char **argv)
 {
-    struct options o = {.uds_fd = -1, .frontend_fd = -1, .log_level = LOG_WARN};
+    struct options o = {.uds_fd = -1, .frontend_fd = -1, .vmm_pidfd = -1, .log_level = LOG_WARN};
     int option, r;
 
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {

@@ -9,10 +9,11 @@
 #include "jail/seccomp.h"
 
 enum {
-    EXIT_OK = 0,       /* the front-end left, or a signal asked us to end */
-    EXIT_FAILED = 1,   /* something of this host failed */
-    EXIT_USAGE = 2,    /* the command line is wrong */
-    EXIT_PROTOCOL = 3, /* the front-end broke the vhost-user protocol */
+    EXIT_OK = 0,         /* the front-end left, or a signal asked us to end */
+    EXIT_FAILED = 1,     /* something of this host failed */
+    EXIT_USAGE = 2,      /* the command line is wrong */
+    EXIT_PROTOCOL = 3,   /* the front-end broke the vhost-user protocol */
+    EXIT_LIFETIME = 124, /* as timeout(1) */
 };
 
 struct options {
@@ -22,6 +23,9 @@ struct options {
     int frontend_fd; /* -1: listen at frontend_path */
     const char *frontend_path;
     uint32_t linger_ms;
+    uint32_t max_connections; /* 0: the core's own limit */
+    uint32_t max_lifetime_ms; /* 0: none */
+    int vmm_pidfd;            /* ended with the lifetime; -1: none */
     enum log_level log_level;
     enum seccomp_level seccomp_level;
     bool seccomp_report; /* print it; the rest need not make sense */

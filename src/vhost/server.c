@@ -4,9 +4,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -34,7 +36,7 @@ struct server {
     int uds_fd;
     bool made_uds, made_listener;
     struct loop_fd listener, signals;
-    struct loop_timer linger;
+    struct loop_timer linger, lifetime;
     struct log_limit log_limit;
     int status;
 };
@@ -69,6 +71,7 @@ static const struct seccomp_rule calls[] = {
         SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_GET_SEALS, "whether that file can shrink"),
         SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_GETFL, "eventfds of the front-end: non-blocking"),
         SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_SETFL, "the same"),
+        SECCOMP_ALLOW_IF(pidfd_send_signal, 1, SECCOMP_ANY_BIT, SIGKILL, "the lifetime is over: --vmm-pidfd"),
         SECCOMP_ALLOW(unlink, "the end: sockets"),
         SECCOMP_ALLOW(rt_sigprocmask, "abort()"),
         SECCOMP_ALLOW(getpid, "the same"),
@@ -100,6 +103,20 @@ static int on_linger_over(struct loop_timer *timer)
     struct server *server = CONTAINER_OF(timer, struct server, linger);
 
     log_msg(LOG_INFO, "no new front-end within %u ms", server->options->linger_ms);
+    loop_stop(&server->loop);
+    return 0;
+}
+
+/* The VM ends with us, whoever else lives: its monitor's own end would come with nobody to see to it. */
+static int on_lifetime_over(struct loop_timer *timer)
+{
+    struct server *server = CONTAINER_OF(timer, struct server, lifetime);
+    int pidfd = server->options->vmm_pidfd;
+
+    log_msg(LOG_WARN, "the lifetime of %u ms is over (--max-lifetime-ms)", server->options->max_lifetime_ms);
+    if (pidfd >= 0 && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        log_msg(LOG_ERROR, "cannot end the VM's monitor: %s", strerror(errno));
+    server->status = EXIT_LIFETIME;
     loop_stop(&server->loop);
     return 0;
 }
@@ -223,6 +240,7 @@ static int open_core(struct server *server)
             .loop = &server->loop,
             .guest_cid = o->guest_cid,
             .uds_path = o->uds_path,
+            .max_connections = o->max_connections,
             .rx_ready = rx_ready,
             .userdata = server,
     };
@@ -291,6 +309,7 @@ int server_run(const struct options *options, int signal_fd)
             .listener = {.fd = -1, .events = EPOLLIN, .ready = on_front_end},
             .signals = {.fd = signal_fd, .events = EPOLLIN, .ready = on_signal},
             .linger = {.expired = on_linger_over},
+            .lifetime = {.expired = on_lifetime_over},
             .log_limit = {.burst = 2},
             .status = EXIT_OK,
     };
@@ -303,6 +322,8 @@ int server_run(const struct options *options, int signal_fd)
         r = open_core(&server);
     if (r == 0)
         r = open_front_end(&server);
+    if (r == 0 && options->max_lifetime_ms > 0)
+        loop_arm(&server.loop, &server.lifetime, deadline_after_ms(options->max_lifetime_ms));
     if (r == 0) {
         seccomp_enter(&profile);
         r = run(&server);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -477,6 +478,34 @@ static void test_levels(void **state)
     }
 }
 
+/* It ends by itself, and takes the process of --vmm-pidfd with it. */
+static void test_lifetime_ends_both(void **state)
+{
+    pid_t victim = fork();
+    char pidfd_text[16];
+    struct fixture f;
+    int pidfd, status;
+
+    if (victim == 0) {
+        (void)pause();
+        _exit(0);
+    }
+    assert_true(victim > 0);
+    pidfd = (int)syscall(SYS_pidfd_open, victim, 0);
+    assert_true(pidfd >= 3);
+    (void)snprintf(pidfd_text, sizeof(pidfd_text), "%d", pidfd);
+    setup_dir(&f);
+    spawn(&f,
+            (const char *[]){program, "--guest-cid=5", "--uds-path", f.uds, "--socket", f.sock, "--max-lifetime-ms=50",
+                    "--vmm-pidfd", pidfd_text, NULL},
+            pidfd);
+    assert_int_equal(wait_exit(&f), 124);
+    finish(&f, "the lifetime of 50 ms is over (--max-lifetime-ms)");
+    assert_int_equal(waitpid(victim, &status, 0), victim);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    fd_close(pidfd);
+}
+
 static void usage_error(const char *said, const char *const *argv)
 {
     struct fixture f;
@@ -501,6 +530,10 @@ static void test_usage(void **state)
     USAGE("--fd 1", "--fd", "1");
     USAGE("--log-level loud", "--log-level", "loud");
     USAGE("--seccomp-level none", "--seccomp-level", "none");
+    USAGE("--max-connections 0", "--max-connections", "0");
+    USAGE("--max-connections 1024", "--max-connections", "1024");
+    USAGE("--max-lifetime-ms 4294967296", "--max-lifetime-ms", "4294967296");
+    USAGE("--vmm-pidfd 700", "--vmm-pidfd", "700");
     USAGE("unexpected argument", "--guest-cid", "3", "word");
     USAGE("unrecognized option", "--nonsense");
 }
@@ -535,6 +568,7 @@ int main(int argc, char **argv)
             cmocka_unit_test(test_bad_message_ends_the_process),
             cmocka_unit_test(test_signals_end_it),
             cmocka_unit_test(test_levels),
+            cmocka_unit_test(test_lifetime_ends_both),
             cmocka_unit_test(test_usage),
             cmocka_unit_test(test_paths_that_fail),
     };

@@ -19,10 +19,16 @@ static void rx_ready(void *userdata)
 
 void guest_init(struct guest *g, uint32_t connect_timeout_ms)
 {
+    guest_init_limited(g, connect_timeout_ms, 0);
+}
+
+void guest_init_limited(struct guest *g, uint32_t connect_timeout_ms, uint32_t max_connections)
+{
     struct vsock_options options = {.size = sizeof(options),
             .loop = &g->loop,
             .guest_cid = GUEST_CID,
             .connect_timeout_ms = connect_timeout_ms,
+            .max_connections = max_connections,
             .rx_ready = rx_ready,
             .userdata = g};
 

@@ -38,6 +38,7 @@ struct packet {
 };
 
 void guest_init(struct guest *g, uint32_t connect_timeout_ms);
+void guest_init_limited(struct guest *g, uint32_t connect_timeout_ms, uint32_t max_connections);
 void guest_deinit(struct guest *g);
 /* Serves the loop until nothing is left to do; with wait_ms, waits so long for the first event. */
 void guest_run(struct guest *g, int wait_ms);

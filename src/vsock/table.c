@@ -11,7 +11,7 @@
 
 #define BUFFERS_BYTES ((size_t)VSOCK_MAX_CONNECTIONS * VSOCK_BUF_ALLOC)
 
-int table_init(struct table *t)
+int table_init(struct table *t, uint32_t limit)
 {
     void *buffers =
             mmap(NULL, BUFFERS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -19,6 +19,7 @@ int table_init(struct table *t)
     if (buffers == MAP_FAILED)
         return -errno;
     t->buffers = buffers;
+    t->limit = limit;
     t->last_port = VSOCK_HOST_PORT_BASE - 1;
     if (getrandom(&t->seed, sizeof(t->seed), GRND_NONBLOCK) != (ssize_t)sizeof(t->seed))
         t->seed = (uint32_t)clock_now_us();
@@ -36,13 +37,12 @@ struct conn *table_take(struct table *t)
 {
     struct conn *c = t->free;
 
-    if (c) {
-        t->free = c->free_next;
-    } else if (t->fresh < VSOCK_MAX_CONNECTIONS) {
-        c = &t->slots[t->fresh++];
-    } else {
+    if (table_full(t))
         return NULL;
-    }
+    if (c)
+        t->free = c->free_next;
+    else
+        c = &t->slots[t->fresh++]; /* there is one: limit <= VSOCK_MAX_CONNECTIONS, and none is free */
     t->used++;
     *c = (struct conn){
             .source.fd = -1,

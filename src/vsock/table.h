@@ -18,22 +18,23 @@ struct table {
     struct conn *buckets[TABLE_BUCKETS];
     struct conn *free; /* released slots, last first */
     struct conn *turn_first, *turn_last;
+    uint32_t limit;       /* of slots in use */
     uint32_t used, fresh; /* slots in use; slots that were ever used, the first ones */
     uint32_t seed;        /* a guest that picks its ports can't aim at one bucket */
     uint32_t last_port;   /* the last one that was given to a host-initiated connection */
     uint8_t *buffers;     /* VSOCK_MAX_CONNECTIONS * VSOCK_BUF_ALLOC bytes */
 };
 
-int table_init(struct table *t);
+int table_init(struct table *t, uint32_t limit); /* of at most VSOCK_MAX_CONNECTIONS */
 void table_deinit(struct table *t);
 
-/* A cleared slot with its ring, no descriptor and no deadline, or NULL when all are in use. */
+/* A cleared slot with its ring, no descriptor and no deadline, or NULL when as many as may be are in use. */
 struct conn *table_take(struct table *t);
 /* Takes it out of everything. Its descriptor is the caller's business, and closed before. */
 void table_release(struct table *t, struct conn *c);
 static inline bool table_full(const struct table *t)
 {
-    return t->used == VSOCK_MAX_CONNECTIONS;
+    return t->used >= t->limit;
 }
 
 struct conn *table_find(const struct table *t, uint32_t local_port, uint32_t guest_port);

@@ -26,6 +26,38 @@ static void raise_fd_limit(void)
         skip();
 }
 
+/* Both directions count, the guest is refused, a host waits until there is room. */
+static void fewer_connections_when_told(void **state)
+{
+    enum { LIMIT = 3 };
+    struct stream s[LIMIT + 2] = {0};
+    int fds[LIMIT + 1];
+    struct guest g;
+    struct packet p;
+    _cleanup_(fd_closep) int listener = -1;
+
+    guest_init_limited(&g, 0, LIMIT);
+    listener = host_listen(&g, 5);
+    fds[0] = connect_to_guest(&g, &s[0], 80);
+    for (unsigned i = 1; i < LIMIT; i++)
+        fds[i] = connect_to_host(&g, &s[i], listener, 1000 + i, 5);
+    s[LIMIT] = (struct stream){.guest_port = 9999, .host_port = 5};
+    assert_int_equal(guest_send(&g, &s[LIMIT], VSOCK_OP_REQUEST, 0, NULL, 0), 0);
+    guest_expect(&g, &s[LIMIT], VSOCK_OP_RST, NULL);
+    fds[LIMIT] = host_dial(&g);
+    host_write(fds[LIMIT], "CONNECT 80\n", 11);
+    guest_expect_nothing(&g);
+    assert_int_equal(connections(&g), LIMIT);
+    assert_int_equal(guest_send(&g, &s[1], VSOCK_OP_RST, 0, NULL, 0), 0);
+    host_expect_eof(&g, fds[1]);
+    assert_true(guest_receive(&g, NULL, &p));
+    assert_int_equal(p.hdr.op, VSOCK_OP_REQUEST);
+    assert_int_equal(connections(&g), LIMIT);
+    for (unsigned i = 0; i <= LIMIT; i++)
+        fd_close(fds[i]);
+    guest_deinit(&g);
+}
+
 static void guest_fills_the_table(void **state)
 {
     static int fds[VSOCK_MAX_CONNECTIONS];
@@ -439,6 +471,9 @@ static void options_are_checked(void **state)
     bad.guest_cid = UINT32_MAX;
     assert_int_equal(vsock_new(&v, &bad), -EINVAL);
     bad = good;
+    bad.max_connections = VSOCK_MAX_CONNECTIONS + 1;
+    assert_int_equal(vsock_new(&v, &bad), -EINVAL);
+    bad = good;
     bad.listen_fd = 4095; /* not open */
     assert_int_equal(vsock_new(&v, &bad), -EBADF);
     memset(path, 'a', sizeof(path));
@@ -457,6 +492,7 @@ static void options_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+            cmocka_unit_test(fewer_connections_when_told),
             cmocka_unit_test(guest_fills_the_table),
             cmocka_unit_test(host_fills_the_table),
             cmocka_unit_test(out_of_descriptors),

@@ -8,7 +8,7 @@ static struct table *new_table(void)
     struct table *t = calloc(1, sizeof(*t));
 
     assert_non_null(t);
-    assert_int_equal(table_init(t), 0);
+    assert_int_equal(table_init(t, VSOCK_MAX_CONNECTIONS), 0);
     return t;
 }
 

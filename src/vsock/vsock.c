@@ -266,6 +266,8 @@ static int check_options(const struct vsock_options *options)
         return -EINVAL;
     if (options->guest_cid < VSOCK_GUEST_CID_MIN || options->guest_cid >= UINT32_MAX)
         return -EINVAL;
+    if (options->max_connections > VSOCK_MAX_CONNECTIONS)
+        return -EINVAL;
     if (strlen(options->uds_path) + sizeof("_4294967295") > sizeof(addr.sun_path))
         return -ENAMETOOLONG;
     return 0;
@@ -299,7 +301,7 @@ int vsock_new(struct vsock **ret, const struct vsock_options *options)
     v->uds_path = strdup(options->uds_path);
     if (!v->uds_path)
         return -ENOMEM;
-    r = table_init(&v->table);
+    r = table_init(&v->table, options->max_connections ? options->max_connections : VSOCK_MAX_CONNECTIONS);
     if (r >= 0 && options->listen_fd >= 0)
         r = add_listener(v, options->listen_fd);
     if (r < 0)

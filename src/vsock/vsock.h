@@ -67,6 +67,8 @@ struct vsock_options {
     const char *uds_path;        /* prefix of the "<uds_path>_<port>" sockets; copied */
     int listen_fd;               /* listening stream socket for host-initiated connections, borrowed; -1 for none */
     uint32_t connect_timeout_ms; /* 0 means 8,000: CONNECT line or RESPONSE that does not come */
+    uint32_t max_connections;    /* of both directions together, at most and by default (0) VSOCK_MAX_CONNECTIONS.
+                                  * Beyond them the guest is refused, and hosts wait in the listener's backlog. */
     /* vsock_has_packets() became true: call vsock_next_packet(), here or later, until it returns 0 or that is false.
      * Not called again before: a transport that stops earlier, for want of buffers, goes on by itself. */
     void (*rx_ready)(void *userdata);

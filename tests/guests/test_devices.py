@@ -174,6 +174,22 @@ def test_signals(t):
             assert took < 3 * vm.patience, f"it took {took:.1f} s; {vm.report()}"
 
 
+def test_lifetime(t):
+    """--max-lifetime-ms ends it: a guest that runs, one that is paused, and a monitor that never got one."""
+    said = "is over (--max-lifetime-ms)"
+    vm = Vm(t, "spin_for_ever", options=("--max-lifetime-ms", "500")).start()
+    vm.finish(rc=124, passes=False)
+    assert f"500 ms {said}" in vm.log(), vm.report()
+    vm = Vm(t, "ticks", api=True, options=("--max-lifetime-ms", str(int(4000 * vm.patience)))).start()
+    vm.read_until(b"tick 1\n")
+    vm.request("PATCH", "/vm", {"state": "Paused"}, 204)
+    vm.finish(rc=124, passes=False)
+    assert said in vm.log(), vm.report()
+    idle = subprocess.run([vm.program, "--api-sock", vm.api_sock, "--max-lifetime-ms", "100"], stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, timeout=60 * vm.patience, check=False)
+    assert idle.returncode == 124 and said in idle.stderr.decode() and not vm.api_sock.exists(), idle
+
+
 def test_killed(t):
     """kill -9 leaves no process; the next monitor starts in the same place."""
     vm = Vm(t, "spin_for_ever").start()
@@ -476,6 +492,23 @@ def test_vsock_refused(t):
 
     listener = vm.listen(6000)
     vm.finish(syncs={"connect": lambda: None, "unwanted": unwanted, "refused": refused})
+    listener.close()
+
+
+def test_vsock_few_connections(t):
+    """--vsock-max-connections counts both directions."""
+    vm = Vm(t, "vsock_few_connections", options=("--vsock-max-connections", "2")).start()
+    held = []
+
+    def fill():
+        for _ in range(2):  # a client that has not said yet which port it wants
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(str(vm.uds))
+            held.append(s)
+
+    listener = vm.listen(6000)
+    vm.finish(syncs={"filled": fill, "freed": lambda: held[0].close()})
+    held[1].close()
     listener.close()
 
 

@@ -132,6 +132,19 @@ CASE(vsock_refused)
     sync_with_host("refused");
 }
 
+/* Hosts hold as many connections as there may be: a reset, until one of them has gone. */
+CASE(vsock_few_connections)
+{
+    struct vsock *v = vsock_open();
+    struct stream s;
+
+    sync_with_host("filled");
+    CHECK(!stream_connect(v, &s, 4000, 6000));
+    sync_with_host("freed");
+    CHECK(stream_connect(v, &s, 4000, 6000));
+    stream_send(v, &s, OP_RST, 0, NULL, 0);
+}
+
 /* Data that the guest does not read stays with the host: no more comes than there is credit for. */
 CASE(vsock_credit)
 {

@@ -37,7 +37,8 @@ int block_replace(struct block *block, const char *path, struct vm_error *error)
 /* Vsock: src/vsock behind virtio queues, on the VMM thread's loop. Listens on uds_path (mode 0600), unlinks it at the
  * end. */
 struct vsock_dev;
-int vsock_dev_new(struct vsock_dev **ret, const struct vsock_config *config, struct loop *loop, struct vm_error *error);
+int vsock_dev_new(struct vsock_dev **ret, const struct vsock_config *config, uint32_t max_connections,
+        struct loop *loop, struct vm_error *error);
 void vsock_dev_free(struct vsock_dev *dev);
 struct virtio_device *vsock_dev_device(struct vsock_dev *dev);
 /* After virtio_mmio_init(): host sockets call virtio_mmio_run(). */

@@ -65,7 +65,7 @@ static int setup_stopped(void **state)
 
     config = (struct vsock_config){.uds_path = uds, .guest_cid = CID};
     assert_int_equal(loop_init(&loop), 0);
-    if (vsock_dev_new(&dev, &config, &loop, &error) < 0)
+    if (vsock_dev_new(&dev, &config, 0, &loop, &error) < 0)
         fail_msg("%s", error.text);
     assert_int_equal(driver_init(&guest, vsock_dev_device(dev), ram, &loop), 0);
     vsock_dev_connect(dev, &guest.mmio);
@@ -389,7 +389,7 @@ static void expect_error(const char *path, uint32_t cid, int code, const char *t
     struct vm_error error = {{0}};
     struct vsock_dev *none = NULL;
 
-    assert_int_equal(vsock_dev_new(&none, &bad, &loop, &error), code);
+    assert_int_equal(vsock_dev_new(&none, &bad, 0, &loop, &error), code);
     assert_null(none);
     if (!strstr(error.text, text))
         fail_msg("'%s' is not in '%s'", text, error.text);
@@ -431,7 +431,7 @@ static void test_unlinks_its_own(void **state)
     vsock_dev_free(dev);
     assert_int_equal(access(uds, F_OK), 0);
     assert_int_equal(unlink(uds), 0);
-    assert_int_equal(vsock_dev_new(&dev, &config, &loop, NULL), 0); /* for teardown */
+    assert_int_equal(vsock_dev_new(&dev, &config, 0, &loop, NULL), 0); /* for teardown */
     assert_int_equal(driver_init(&guest, vsock_dev_device(dev), ram, &loop), 0);
 }
 

@@ -152,13 +152,15 @@ static int listen_for_hosts(struct vsock_dev *v, const char *path, struct vm_err
     return stat(path, &v->uds) < 0 ? vm_fail(error, -errno, "vsock uds_path %s: it is gone again", path) : 0;
 }
 
-static int open_core(struct vsock_dev *v, const struct vsock_config *config, struct vm_error *error)
+static int open_core(
+        struct vsock_dev *v, const struct vsock_config *config, uint32_t max_connections, struct vm_error *error)
 {
     const struct vsock_options options = {.size = sizeof(options),
             .loop = v->loop,
             .guest_cid = config->guest_cid,
             .uds_path = config->uds_path,
             .listen_fd = v->uds_fd,
+            .max_connections = max_connections,
             .rx_ready = rx_ready,
             .userdata = v};
     int r;
@@ -171,7 +173,8 @@ static int open_core(struct vsock_dev *v, const struct vsock_config *config, str
     return r < 0 ? vm_fail(error, r, "vsock uds_path %s: cannot serve it: %s", config->uds_path, strerror(-r)) : 0;
 }
 
-int vsock_dev_new(struct vsock_dev **ret, const struct vsock_config *config, struct loop *loop, struct vm_error *error)
+int vsock_dev_new(struct vsock_dev **ret, const struct vsock_config *config, uint32_t max_connections,
+        struct loop *loop, struct vm_error *error)
 {
     struct vsock_dev *v;
     int r;
@@ -195,7 +198,7 @@ int vsock_dev_new(struct vsock_dev **ret, const struct vsock_config *config, str
     v->uds_fd = v->reset_noted.fd = -1;
     r = listen_for_hosts(v, config->uds_path, error);
     if (r == 0)
-        r = open_core(v, config, error);
+        r = open_core(v, config, max_connections, error);
     if (r < 0) {
         vsock_dev_free(v);
         return r;
