@@ -21,9 +21,10 @@
 #include "base/macro.h"
 #include "monitor/bus.h"
 #include "monitor/devices/devices.h"
+#include "monitor/devices/serial-output.h"
 
 #define STEPS_MAX  2000
-#define FLOOD_MAX  80000u /* bytes per input: more than the serial console's ring holds */
+#define FLOOD_MAX  (SERIAL_RING_BYTES * 5u / 4) /* bytes per input: more than the serial console's ring holds */
 #define LSR        5u
 #define KBD_STATUS 4u
 #define KBD_MAX    64u /* more than its queue holds */
@@ -48,8 +49,8 @@ static void set_up(void)
     log_init("fuzz-ports", LOG_ERROR, STDERR_FILENO);
     irq = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (irq < 0 || loop_init(&loop) < 0 || pipe2(typed, O_CLOEXEC | O_NONBLOCK) < 0 ||
-            pipe2(shown, O_CLOEXEC | O_NONBLOCK) < 0)
-        abort();
+            pipe2(shown, O_CLOEXEC | O_NONBLOCK) < 0 || fcntl(shown[1], F_SETPIPE_SZ, 4096) < 0)
+        abort(); /* small, so that the ring behind it gets full */
 }
 
 static void drain(int fd)
@@ -89,7 +90,8 @@ static void access_ports(struct rd *r, const struct bus_range *range, bool write
 
 static void flood(struct rd *r)
 {
-    uint32_t count = rd_le16(r) / 8u; /* many steps to fill the ring, so that most inputs are quick */
+    /* Many steps to fill the ring, so that most inputs are quick: 65,535 stands for an eighth of it. */
+    uint32_t count = rd_le16(r) / 8u * (SERIAL_RING_BYTES >> 10) / 64u;
     uint8_t byte = rd_u8(r);
 
     for (uint32_t i = 0; i < count && flooded++ < FLOOD_MAX; i++)

@@ -14,8 +14,9 @@ def save(target, name, data):
         f.write(data)
 
 
-RO, RW, RNG, BALLOON = range(4)
-READ, WRITE, MEMORY, KICK, SERVE, START, DESC, OFFER, HOST = range(9)
+RO, RW, RNG, BALLOON, VSOCK = range(5)
+READ, WRITE, MEMORY, KICK, SERVE, START, DESC, OFFER, HOST, PACKET = range(10)
+DIAL, ACCEPT, CONNECT, SEND, RECEIVE, SHUTDOWN, CLOSE, TRANSPORT_RESET = range(8)
 DATA = 0x4000
 
 
@@ -46,7 +47,7 @@ def request(device, kind, sector, length, flags):
             + go(device, 0, 0))
 
 
-STOP = b"".join(reg(d, 0x70, 0) for d in range(4))
+STOP = b"".join(reg(d, 0x70, 0) for d in range(5))
 save("mmio", "block-read", op(RO, START, 0) + request(RO, 0, 3, 4096, 2) + request(RO, 1, 0, 512, 0)
      + request(RO, 8, 0, 20, 2) + STOP)
 save("mmio", "block-write", op(RW, START, 1) + request(RW, 1, 3, 4096, 0) + request(RW, 4, 0, 512, 0)
@@ -71,8 +72,34 @@ save("mmio", "by-hand", SETUP + memory(RNG, 0x1000, struct.pack("<QIHH", DATA, 6
 save("mmio", "reconfigured", op(RNG, START, 0) + desc(RNG, 0, 0, DATA, 64, 2) + op(RNG, OFFER, 0, 0) + op(RNG, KICK, 0)
      + reg(RNG, 0x30, 0) + reg(RNG, 0x44, 0) + op(RNG, SERVE, 2) + reg(RNG, 0x44, 1) + reg(RNG, 0x80, 0xFFFFFFF0)
      + op(RNG, SERVE, 2))
-save("mmio", "registers", b"".join(op(d, READ, w, struct.pack("<H", at)) for d in range(4) for w in (0, 2, 3)
+save("mmio", "registers", b"".join(op(d, READ, w, struct.pack("<H", at)) for d in range(5) for w in (0, 2, 3)
      for at in range(0, 0x140, 16)))
+
+
+def host(what, *fields, program=0):
+    return op(VSOCK, HOST, what << 2 | program, *fields) + op(VSOCK, SERVE, 2)
+
+
+def packet(kind, ports=0, length=0, answer=True, credit=0xFFFF):
+    return op(VSOCK, PACKET, kind | 0x10 * answer, ports, struct.pack("<HH", length, credit))
+
+
+RX_BUFFERS = b"".join(desc(VSOCK, 0, i, 0x8000, 3000, 2) for i in range(16))
+VSOCK_START = op(VSOCK, START, 0) + RX_BUFFERS + desc(VSOCK, 2, 0, DATA, 8, 2) + op(VSOCK, OFFER, 2, 0) + go(VSOCK, 0, 0)
+MORE = b"".join(go(VSOCK, 0, i) for i in range(1, 4))
+REQUEST, RESPONSE, RST, SHUT, RW_, UPDATE, CREDIT = range(1, 8)
+CALL = VSOCK_START + MORE + host(DIAL) + host(CONNECT, 5) + packet(RESPONSE)
+save("mmio", "vsock-host-calls", CALL + host(SEND, b"\x00\x01") + packet(RW_, length=100) + host(RECEIVE, b"\xff\x0f")
+     + packet(UPDATE) + host(SHUTDOWN, 1) + go(VSOCK, 0, 5) + packet(SHUT, ports=0xC0) + packet(RST))
+save("mmio", "vsock-guest-calls", VSOCK_START + MORE + packet(REQUEST, ports=7 | 1 << 3, answer=False) + host(ACCEPT, program=1)
+     + packet(RW_, ports=7 | 1 << 3, length=60000, answer=False) + host(RECEIVE, b"\xff\xff", program=1)
+     + packet(CREDIT, ports=7 | 1 << 3, answer=False) + host(SEND, b"\xff\xff", program=1) + host(CLOSE, program=1))
+save("mmio", "vsock-nobody", VSOCK_START + MORE + b"".join(packet(k, ports=k | 2 << 3, answer=False) for k in range(9)) * 3)
+save("mmio", "vsock-resets", CALL + host(TRANSPORT_RESET) + packet(RW_, length=9) + reg(VSOCK, 0x70, 0) + op(VSOCK, SERVE, 2)
+     + CALL + reg(VSOCK, 0x70, 0) + CALL + host(CLOSE))
+save("mmio", "vsock-lengths", CALL + packet(RW_ | 0x40, length=0xFFFF) + packet(UPDATE | 0x40, length=50)
+     + desc(VSOCK, 1, 3, 0x9000, 20, 0) + go(VSOCK, 1, 3) + desc(VSOCK, 1, 4, 0x9000, 44, 2) + go(VSOCK, 1, 4)
+     + desc(VSOCK, 0, 6, 0x8000, 40, 2) + go(VSOCK, 0, 6) + host(SEND, b"\x10\x00"))
 
 
 def chain(kind, sector, *parts, segment=None):
