@@ -5,6 +5,7 @@ BUILD   ?= build
 PREFIX  ?= /usr/local
 DESTDIR ?=
 SECONDS ?= 600
+BUDGET  ?= 60
 N       ?= 50
 JOBS    ?= $(shell nproc)
 ARGS    ?=
@@ -16,7 +17,7 @@ V       ?=
 RUN = BUILD=$(BUILD) scripts/env
 
 .PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test soak bench-host \
-	bench bench-boot bench-devices picture install lint sanitize fuzz cross clean
+	bench bench-boot bench-devices picture install lint sanitize fuzz fuzz-nightly fuzz-coverage cross clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -108,11 +109,19 @@ sanitize: ## ASan and UBSan build, unit tests, fuzz corpora
 
 fuzz: ## one target under libFuzzer: make fuzz T=wire SECONDS=600
 	@scripts/setup dev
-	@scripts/fuzz '$(T)' $(SECONDS)
+	@scripts/fuzz one '$(T)' $(SECONDS)
+
+fuzz-nightly: ## every target for its share of BUDGET=60 minutes; T=name for one; keeps what reaches new code
+	@scripts/setup dev
+	@scripts/fuzz nightly $(BUDGET) $(T)
+
+fuzz-coverage: ## lines that the corpora reach; T=name for one
+	@scripts/setup dev
+	@scripts/fuzz coverage $(T)
 
 cross: ## compile library and CLI for Windows
 	@scripts/setup test
 	@tests/run.py --build $(BUILD) cross
 
 clean: ## remove the build trees, not the images
-	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-fuzz $(BUILD)-mingw
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang build-fuzz build-coverage $(BUILD)-mingw
