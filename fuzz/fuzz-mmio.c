@@ -21,16 +21,17 @@
 #include "monitor/devices/test-driver.h"
 #include "vsock/vsock.h"
 
-#define DISK      0x8000u
-#define CLEARED   0x20000u /* of guest memory, for each input: all that a script writes */
-#define MAX_OPS   400
-#define READ_ONLY 0
-#define CID       3u
-#define HOSTS     4u      /* programs of the host at the vsock, at once */
-#define PORT      1u      /* of the host, where a program listens */
-#define TX        1u      /* the vsock's queue for the guest's packets */
-#define RX_HEADER 0x8000u /* a packet may answer the one that was received here */
-#define TX_HEADER 0x9000u
+#define DISK        0x8000u
+#define CLEARED     0x20000u /* of guest memory, for each input: all that a script writes */
+#define MAX_OPS     400
+#define READ_ONLY   0
+#define CID         3u
+#define HOSTS       4u      /* programs of the host at the vsock, at once */
+#define CONNECTIONS 6u      /* of the vsock: hosts and guest meet the limit */
+#define PORT        1u      /* of the host, where a program listens */
+#define TX          1u      /* the vsock's queue for the guest's packets */
+#define RX_HEADER   0x8000u /* a packet may answer the one that was received here */
+#define TX_HEADER   0x9000u
 
 enum { RNG = 2, BALLOON, VSOCK, DEVICES };
 enum op { OP_READ, OP_WRITE, OP_MEMORY, OP_KICK, OP_SERVE, OP_START, OP_DESC, OP_OFFER, OP_HOST, OP_PACKET, OP_COUNT_ };
@@ -95,7 +96,7 @@ static void build_vsock(void)
     (void)snprintf(m.uds, sizeof(m.uds), "%s/v", m.dir);
     (void)snprintf(path, sizeof(path), "%s_%u", m.uds, PORT);
     FUZZ_CHECK(unix_listen(path, 64, &m.listener) == 0 && fd_set_nonblock(m.listener, true) == 0);
-    FUZZ_CHECK(vsock_dev_new(&m.vsock, &config, &m.loop, NULL) == 0);
+    FUZZ_CHECK(vsock_dev_new(&m.vsock, &config, CONNECTIONS, &m.loop, NULL) == 0);
     connect_driver(VSOCK, vsock_dev_device(m.vsock), &m.loop);
     vsock_dev_connect(m.vsock, &m.drivers[VSOCK].mmio);
     for (unsigned i = 0; i < HOSTS; i++)
@@ -162,7 +163,7 @@ static void host_program(struct input *in)
         (void)send(*fd, bytes, word(in), MSG_NOSIGNAL);
         break;
     case 4:
-        (void)read(*fd, bytes, word(in) + 1u);
+        (void)recv(*fd, bytes, word(in) + 1u, MSG_DONTWAIT);
         break;
     case 5:
         (void)shutdown(*fd, byte(in) % 3);
