@@ -190,6 +190,35 @@ enum ic_log { IC_LOG_CONSOLE = 0 /* kernel log */, IC_LOG_MONITOR /* the monitor
 /* A descriptor to read the log from its start; the caller closes it. Guest text is raw: escape before printing. */
 IC_API int ic_vm_open_log(ic_vm *vm, enum ic_log log, int *ret_fd, struct ic_error *error);
 
+/* What system call filters and limits refused, of all VMs of this user: a ring of 10,000 entries, and what VMs that
+ * live have still in their own. The VM's processes write the call, its arguments and the thread; a monitor in foreign
+ * hands can lie there about its own VM. */
+enum ic_audit_action {
+    IC_AUDIT_KILLED = 1, /* a filter refused the call: it was not made, and the process ended */
+    IC_AUDIT_ALLOWED,    /* made, under seccomp_level permissive; minimal would refuse it */
+    IC_AUDIT_REFUSED,    /* a limit refused what somebody asked for */
+    IC_AUDIT_ENDED,      /* a limit ended a VM or a command */
+    IC_AUDIT_LOST,       /* `count` more entries of this process, which are lost */
+};
+struct ic_audit_entry {
+    uint64_t number; /* of this list, in the order of writing */
+    int64_t time_unix_ms;
+    enum ic_audit_action action;
+    int32_t call;       /* number of the system call; -1: none, or unknown */
+    char call_name[28]; /* or "" */
+    uint64_t args[6];
+    uint64_t count; /* how often this thread made this call; time and arguments are those of the first */
+    int32_t pid;
+    char vm_id[IC_VM_ID_MAX + 1];
+    char process[20], thread[16];
+    char text[112]; /* of a limit: which, and what was asked for */
+};
+IC_API const char *ic_audit_action_name(enum ic_audit_action action);
+/* Oldest first; of one VM, which may be gone, or of all (NULL). *ret_dropped: how many older ones made room. Reaps what
+ * crashed processes left. Free with free(). */
+IC_API int ic_audit_read(const char *vm_id, struct ic_audit_entry **ret, size_t *ret_count, uint64_t *ret_dropped,
+        struct ic_error *error);
+
 struct ic_vm_stats {
     size_t size;
     uint64_t uptime_ms, mem_total_kib, mem_available_kib, overlay_size_kib, overlay_used_kib, oom_kills;

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/audit.h"
 #include "cli/tty.h"
 #include "cli/vms.h"
 
@@ -24,7 +25,7 @@
 #define TAIL_MAX   1000000u
 
 struct logs_args {
-    bool follow, monitor, raw;
+    bool follow, monitor, raw, audit, json;
     struct cli_number tail;
 };
 
@@ -34,6 +35,8 @@ static const struct cli_option options[] = {
         {'f', "follow", NULL, "go on until the VM ends", CLI_FLAG, FIELD(follow), 0},
         {0, "monitor", NULL, "what the monitor and IronClaw's processes said", CLI_FLAG, FIELD(monitor), 0},
         {0, "raw", NULL, "print the bytes as they are", CLI_FLAG, FIELD(raw), 0},
+        {0, "audit", NULL, "what system call filters and limits refused, of VM or of all", CLI_FLAG, FIELD(audit), 0},
+        {0, "json", NULL, "with --audit: print a JSON object", CLI_FLAG, FIELD(json), 0},
         {'n', "tail", "N", "only the last N lines", CLI_COUNT, FIELD(tail), 0},
         {0},
 };
@@ -162,16 +165,32 @@ static int print_log(ic_vm *vm, const struct logs_args *a, const char *id)
     return status;
 }
 
+/* Which options go together, in words; NULL when all do. */
+static const char *misfit(const struct logs_args *a, size_t operands)
+{
+    if (a->json && !a->audit)
+        return "--json goes with --audit only";
+    if (a->audit && (a->follow || a->monitor || a->raw))
+        return "--audit goes with none of -f, --monitor and --raw";
+    return !a->audit && operands == 0 ? "VM is missing" : NULL;
+}
+
 static int logs_main(const struct cli_call *call)
 {
     const struct logs_args *a = call->args;
+    const char *wrong = misfit(a, call->operand_count);
     struct ic_vm_info info = {.size = sizeof(info)};
     struct ic_error error = {0};
     ic_vm *vm = NULL;
     int r, status;
 
+    if (wrong)
+        return cli_usage("%s", wrong);
     if (a->tail.given && a->tail.value > TAIL_MAX)
         return cli_usage("--tail: at most %u lines", TAIL_MAX);
+    if (a->audit)
+        return audit_print(call->operand_count > 0 ? call->operands[0] : NULL, a->json,
+                a->tail.given ? a->tail.value : UINT32_MAX);
     r = ic_open_vm(call->operands[0], &vm, &error);
     if (r >= 0)
         r = ic_vm_info(vm, &info, &error);
@@ -182,12 +201,14 @@ static int logs_main(const struct cli_call *call)
 
 const struct cli_command cmd_logs = {
         .name = "logs",
-        .operands = "VM",
-        .summary = "Show a guest's kernel log",
-        .details = "Bytes that are not printable ASCII are shown as \\xNN.",
+        .operands = "[VM]",
+        .summary = "Show a guest's kernel log, or what was refused",
+        .details =
+                "Bytes that are not printable ASCII are shown as \\xNN. Only --audit does without a VM, and takes one\n"
+                "that is gone.",
         .options = options,
         .args_size = sizeof(struct logs_args),
-        .min_operands = 1,
+        .min_operands = 0,
         .max_operands = 1,
         .complete = CLI_COMPLETE_VM,
         .run = logs_main,

@@ -311,6 +311,26 @@ class Others(unittest.TestCase):
         self.assertEqual(run("cp", "alpha:/x/.", "y")[0], 0)
         self.assertEqual(log(), ["copy /x/. -> y user= follow=0 owner=0"])
 
+    def test_audit(self):
+        status, out, err = run("logs", "--audit")
+        self.assertEqual((status, err), (0, ""))
+        lines = out.splitlines()
+        self.assertEqual(lines[0].split(), ["TIME", "VM", "PROCESS/THREAD", "CALL", "ACTION", "COUNT", "ARGUMENTS"])
+        self.assertRegex(lines[1], r"^2023-11-14T22:13:20\.123Z +alpha +ironclaw-vmm/fc_vcpu \\x1b\[2J +execve +killed +1 +"
+                         r"0x123 0xffffffffffffffff 0 0 0 0$")
+        self.assertRegex(lines[2], r"^2023-11-14T22:13:21\.000Z +- +- +- +refused +1 +max_vms 64$")
+        self.assertEqual(lines[3:], ["7 dropped"])
+        self.assertEqual(run("logs", "--audit", "-n", "1")[1].splitlines()[-1:], lines[3:])
+        self.assertNotIn("execve", run("logs", "--audit", "-n", "1")[1])
+        answer = json.loads(run("logs", "--audit", "--json", "alpha")[1])
+        self.assertEqual(answer["dropped"], 7)
+        entry, = answer["entries"]
+        self.assertEqual((entry["vm_id"], entry["call"], entry["arguments"][:2], entry["text"]),
+                         ("alpha", "execve", [0x123, 2**64 - 1], None))
+        for wrong in (["logs"], ["logs", "--json", "alpha"], ["logs", "--audit", "-f"], ["logs", "--audit", "--raw"],
+                      ["logs", "--audit", "--monitor", "alpha"], ["logs", "--audit", "a", "b"]):
+            self.assertEqual(run(*wrong)[0], 2, wrong)
+
     def test_logs(self):
         path = os.path.join(DIR.name, "log.txt")
         env = {"FAKE_CONSOLE": path}

@@ -295,6 +295,40 @@ int ic_vm_open_log(ic_vm *vm, enum ic_log log, int *ret_fd, struct ic_error *err
     return *ret_fd < 0 ? fail(error, IC_ERR_IO, "%s", strerror(errno)) : 0;
 }
 
+const char *ic_audit_action_name(enum ic_audit_action action)
+{
+    return action == IC_AUDIT_KILLED ? "killed" : "refused";
+}
+
+int ic_audit_read(const char *vm_id, struct ic_audit_entry **ret, size_t *ret_count, uint64_t *ret_dropped,
+        struct ic_error *error)
+{
+    static const struct ic_audit_entry entries[] = {
+            {.time_unix_ms = 1700000000123,
+                    .action = IC_AUDIT_KILLED,
+                    .call = 59,
+                    .call_name = "execve",
+                    .args = {0x123, UINT64_MAX},
+                    .count = 1,
+                    .pid = 42,
+                    .vm_id = "alpha",
+                    .process = "ironclaw-vmm",
+                    .thread = "fc_vcpu \x1b[2J"},
+            {.time_unix_ms = 1700000001000, .action = IC_AUDIT_REFUSED, .call = -1, .count = 1, .text = "max_vms 64"},
+    };
+    size_t count = vm_id ? 1 : 2;
+
+    if (vm_id && strcmp(vm_id, "alpha") != 0)
+        return fail(error, IC_ERR_INVALID, "vm id %s", vm_id);
+    *ret = calloc(count, sizeof(**ret));
+    if (!*ret)
+        return fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    memcpy(*ret, entries, count * sizeof(**ret));
+    *ret_count = count;
+    *ret_dropped = 7;
+    return 0;
+}
+
 int ic_vm_stats(ic_vm *vm, struct ic_vm_stats *ret, struct ic_error *error)
 {
     (void)vm;

@@ -255,7 +255,7 @@ static int read_header(int fd, struct disk_header *ret)
 int audit_append(const char *path, const struct audit_entry *entries, size_t count)
 {
     _cleanup_(fd_closep) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    struct disk_header header;
+    struct disk_header header = {0};
     uint64_t total;
     int r;
 

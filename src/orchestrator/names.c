@@ -56,6 +56,18 @@ const char *ic_isolation_name(enum ic_isolation isolation)
     return word(isolation_words, ARRAY_SIZE(isolation_words), (unsigned)isolation);
 }
 
+const char *ic_audit_action_name(enum ic_audit_action action)
+{
+    static const char *const names[] = {
+            [IC_AUDIT_KILLED] = "killed",
+            [IC_AUDIT_ALLOWED] = "allowed",
+            [IC_AUDIT_REFUSED] = "refused",
+            [IC_AUDIT_ENDED] = "ended",
+            [IC_AUDIT_LOST] = "lost",
+    };
+    return word(names, ARRAY_SIZE(names), (unsigned)action);
+}
+
 const char *ic_version(void)
 {
     return IRONCLAW_VERSION;

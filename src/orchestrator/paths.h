@@ -10,7 +10,8 @@
  *   data/images/names/<name>   symlink to ../<digest>
  *   data/kernels/<kind>-<key>/ vmlinux, modules, kernel.json
  *   data/tsc                   rate of the time stamp counter, for one boot of the host (backends/tsc.h)
- *   state/vms/<vm_id>/         record.json, lock, alive, console.log, monitor.log (table.h)
+ *   state/vms/<vm_id>/         record.json, lock, alive, console.log, monitor.log (table.h), audit-*.ring
+ *   state/audit.ring           this user's (audit-log.h)
  *   run/<vm_id>/               v (vsock), v_1025 (ready), q (QMP) or a (API), state (link to the record's directory)
  *
  * No path is built from unchecked input: ids and names are validated before.

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #define STAT_START  22
 #define ENVIRON_MAX (128u << 10)
 #define NOFILE_WANT 4096u
+#define ENDED_MAX   64u
 
 int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_state, pid_t *ret_parent)
 {
@@ -94,11 +96,26 @@ int process_identify(pid_t pid, struct process_id *ret)
     return 0;
 }
 
-static void reap_zombie(pid_t pid)
-{
-    siginfo_t info;
+/* How the last children of ours ended: who asks may come after whoever reaped. */
+static struct {
+    struct process_id id;
+    int code, status;
+} ended[ENDED_MAX];
+static size_t ended_next;
+static pthread_mutex_t ended_lock = PTHREAD_MUTEX_INITIALIZER;
 
-    (void)waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG);
+static void reap_zombie(const struct process_id *p)
+{
+    siginfo_t info = {0};
+
+    if (waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG) < 0 || info.si_pid != p->pid)
+        return;
+    pthread_mutex_lock(&ended_lock);
+    ended[ended_next].id = *p;
+    ended[ended_next].code = info.si_code;
+    ended[ended_next].status = info.si_status;
+    ended_next = (ended_next + 1) % ENDED_MAX;
+    pthread_mutex_unlock(&ended_lock);
 }
 
 /* 0 alive, -ESRCH dead, another errno when that can't be told. */
@@ -116,13 +133,31 @@ static int look_at(const struct process_id *p)
     if (state != 'Z' && state != 'X')
         return 0;
     if (parent == getpid())
-        reap_zombie(p->pid);
+        reap_zombie(p);
     return -ESRCH;
 }
 
 bool process_alive(const struct process_id *p)
 {
     return look_at(p) != -ESRCH;
+}
+
+bool process_how_ended(const struct process_id *p, int *ret_code, int *ret_status)
+{
+    bool found = false;
+
+    if (p->pid <= 0 || process_alive(p))
+        return false;
+    pthread_mutex_lock(&ended_lock);
+    for (size_t i = 0; i < ENDED_MAX && !found; i++) {
+        found = ended[i].id.pid == p->pid && ended[i].id.start_ticks == p->start_ticks;
+        if (found) {
+            *ret_code = ended[i].code;
+            *ret_status = ended[i].status;
+        }
+    }
+    pthread_mutex_unlock(&ended_lock);
+    return found;
 }
 
 int process_open(const struct process_id *p, int *ret_pidfd)

@@ -37,6 +37,10 @@ int process_identify(pid_t pid, struct process_id *ret);
  * memory): a VM must not end because its observer is short of something. */
 bool process_alive(const struct process_id *p);
 
+/* How a process that was our child ended, as in siginfo_t: CLD_EXITED and a status, or CLD_KILLED, CLD_DUMPED and a
+ * signal. False when it lives, was not ours, or is long forgotten. */
+bool process_how_ended(const struct process_id *p, int *ret_code, int *ret_status);
+
 /* A pidfd of exactly this process, or -ESRCH. */
 int process_open(const struct process_id *p, int *ret_pidfd);
 

@@ -23,6 +23,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/audit-log.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/state.h"
 #include "orchestrator/table-lock.h"
@@ -57,6 +58,8 @@ static void describe_end(char *dst, size_t size, const struct record *record, co
         what = "the program that started it ended before it was ready";
     else if (record->state == IC_VM_STOPPING)
         what = "the program that stopped it ended before it was done";
+    else if (audit_violation(dst, size, dir, record))
+        return;
     else if (!record_monitor_alive(record))
         what = "its monitor process ended";
     else

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "orchestrator/audit-log.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/tail.h"
 
@@ -176,6 +177,8 @@ static int fail_lost(const struct record *record, const char *doing, struct ic_e
     vsock = record_vsock_alive(record);
     if (path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", record->vm_id) == 0)
         (void)tail_line(line, sizeof(line), dir, "console.log");
+    if (dir && audit_violation(line, sizeof(line), dir, record))
+        return ic_fail(error, IC_ERR_BACKEND, "VM '%s': %s: %s", record->vm_id, doing, line);
     if (monitor && vsock)
         return ic_fail(error, IC_ERR_GUEST, "VM '%s': %s: the agent in the guest ended the connection%s%s",
                 record->vm_id, doing, line[0] ? "; last line of its console: " : "", line);

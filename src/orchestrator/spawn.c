@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "orchestrator/audit-log.h"
 #include "orchestrator/backends/backend.h"
 #include "orchestrator/config.h"
 #include "orchestrator/images/image.h"
@@ -69,6 +70,8 @@ static void spawn_deinit(struct spawn *s)
     fd_close(s->start.console_fd);
     fd_close(s->start.log_fd);
     fd_close(s->start.alive_fd);
+    fd_close(s->start.monitor_audit_fd);
+    fd_close(s->start.vsock_audit_fd);
     fd_close(s->start.monitor.pidfd);
     fd_close(s->start.vsock.pidfd);
     fd_close(s->ready_listen_fd);
@@ -80,6 +83,7 @@ static void spawn_init(struct spawn *s)
     *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
     s->entry.lock_fd = -1;
     s->start.rootfs_fd = s->start.overlay_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
+    s->start.monitor_audit_fd = s->start.vsock_audit_fd = -1;
     s->start.monitor.pidfd = s->start.vsock.pidfd = -1;
 }
 
@@ -316,6 +320,7 @@ static int open_all(struct spawn *s, struct ic_error *error)
     if ((r = backend_listen(&s->start, ready, 1, &s->ready_listen_fd, error)) < 0 ||
             (r = open_log(s, "console.log", &s->start.console_fd, error)) < 0 ||
             (r = open_log(s, "monitor.log", &s->start.log_fd, error)) < 0 ||
+            (r = audit_make_rings(s->entry.dir, &s->start.monitor_audit_fd, &s->start.vsock_audit_fd, error)) < 0 ||
             (r = table_hold_alive(&s->entry, &s->start.alive_fd, error)) < 0)
         return r;
     r = fd_above_stdio(&s->start.rootfs_fd);
@@ -335,6 +340,12 @@ static int fail_boot(const struct spawn *s, enum ic_error_code code, const char 
     return ic_fail(error, code, "VM '%s': %s; its monitor said: %s", s->record.vm_id, what, monitor);
 }
 
+static int fail_violation(const struct spawn *s, const char *what, struct ic_error *error)
+{
+    return ic_fail(error, IC_ERR_BACKEND, "VM '%s': during the boot %s; see 'ironclaw logs --audit %s'",
+            s->record.vm_id, what, s->record.vm_id);
+}
+
 /* A monitor that failed said why on its own log; one that ended well did so because its guest ended, and the guest's
  * console has the cause. */
 static int fail_ended(const struct spawn *s, struct ic_error *error)
@@ -345,9 +356,20 @@ static int fail_ended(const struct spawn *s, struct ic_error *error)
     process_describe_end(s->start.monitor.pidfd, how, sizeof(how), &failed);
     (void)snprintf(what, sizeof(what), "its monitor process ended during the boot%s%s", failed && how[0] ? " " : "",
             failed ? how : "");
+    if (failed && audit_violation(said, sizeof(said), s->entry.dir, &s->record))
+        return fail_violation(s, said, error);
     if (failed && tail_monitor(said, sizeof(said), s->entry.dir)[0])
         return ic_fail(error, IC_ERR_BACKEND, "VM '%s': %s; it said: %s", s->record.vm_id, what, said);
     return fail_boot(s, IC_ERR_BACKEND, what, error);
+}
+
+static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
+{
+    char what[256];
+
+    if (audit_violation(what, sizeof(what), s->entry.dir, &s->record))
+        return fail_violation(s, what, error);
+    return fail_boot(s, IC_ERR_BACKEND, "its vsock process ended during the boot", error);
 }
 
 /* ---- 4 start ---- */
@@ -476,8 +498,7 @@ static int wait_once(
     }
     if (p[0].revents)
         return read_ready(s, reader, ret_ready, error);
-    return p[1].revents ? fail_ended(s, error)
-                        : fail_boot(s, IC_ERR_BACKEND, "its vsock process ended during the boot", error);
+    return p[1].revents ? fail_ended(s, error) : fail_vsock_ended(s, error);
 }
 
 static int wait_ready(struct spawn *s, struct ic_error *error)

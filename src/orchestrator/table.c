@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/audit-log.h"
 #include "base/log.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/state.h"
@@ -383,7 +384,10 @@ int table_end_processes(const struct table_entry *entry, const struct record *re
             r = -ETIMEDOUT;
         sleep_ms(2); /* a child between fork and execve holds the lock, but has no mark yet */
     }
-    return r < 0 ? ic_fail_errno(error, r, "VM '%s': its processes could not be ended", entry->vm_id) : 0;
+    if (r < 0)
+        return ic_fail_errno(error, r, "VM '%s': its processes could not be ended", entry->vm_id);
+    audit_take_over(entry->dir, entry->vm_id, record);
+    return 0;
 }
 
 int table_remove_claimed(struct table_entry *entry, const struct record *record, struct ic_error *error)

@@ -53,7 +53,8 @@ int table_remove_run_dir(const struct table_entry *entry, const char *run_dir, s
 int table_hold_alive(const struct table_entry *entry, int *ret_fd, struct ic_error *error);
 bool table_anyone_alive(const char *dir);
 
-/* Kills every process of the VM, recorded or not, and waits until none is left. */
+/* Kills every process of the VM, recorded or not, and waits until none is left. What their filters refused goes into the
+ * audit ring. */
 int table_end_processes(const struct table_entry *entry, const struct record *record, struct ic_error *error);
 
 /* Removes the sockets and the record; the processes must be gone. Unlocks. */

@@ -27,6 +27,7 @@ struct backend_start {
     int overlay_fd;       /* of record->overlay_path: read-write, with its lock; -1: none. The VM's processes keep it */
     const char *uds_path; /* where the guest's vsock is to be reached; nothing is there yet */
     int console_fd, log_fd, alive_fd;
+    int monitor_audit_fd, vsock_audit_fd; /* rings for what their filters refuse (jail/audit.h) */
     bool die_with_parent;
     /* Out: filled as they start, also when a later step fails. `vsock` only of a monitor that has no vsock itself. */
     struct backend_child monitor, vsock;
