@@ -7,6 +7,8 @@ DESTDIR ?=
 SECONDS ?= 600
 BUDGET  ?= 60
 N       ?= 50
+SEED    ?=
+FROM    ?=
 JOBS    ?= $(shell nproc)
 ARGS    ?=
 T       ?=
@@ -64,8 +66,8 @@ guests-sanitize: ## the same under ASan and UBSan, then under TSan
 integration escape: image ## only these tests; T=name for one
 	@$(RUN) tests/run.py $(if $(V),-v) $(if $(T),-k '$(T)') --build $(BUILD) $@
 
-kill-test: image ## kill -9 at random moments of N=50 runs
-	@IRONCLAW_TEST_KILLS=$(N) $(RUN) tests/run.py -v --build $(BUILD) -k kill_at_random integration
+kill-test: image ## kill -9 of a random process at a random moment of N=50 runs; SEED= to repeat one, FROM= its first round
+	@IRONCLAW_TEST_KILLS=$(N) IRONCLAW_TEST_SEED=$(SEED) IRONCLAW_TEST_KILLS_FROM=$(FROM) $(RUN) tests/run.py -v --build $(BUILD) -k kill_at_random integration
 
 soak: image ## N=50 rounds of the integration and escape tests, until one fails
 	@for i in $$(seq $(N)); do echo "round $$i of $(N)"; \
