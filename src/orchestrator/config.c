@@ -46,6 +46,7 @@ static const struct key keys[] = {
         {"overlay.path", KEY_STRING, FIELD(overlay.path)},
         {"enable_networking", KEY_BOOL, FIELD(enable_networking)},
         {"seccomp_level", KEY_WORD, FIELD(seccomp_level), .words = seccomp_words},
+        {"jail", KEY_WORD, FIELD(jail), .words = jail_words},
         {"backend", KEY_WORD, FIELD(backend), .words = backend_words},
         {"require_hardware_isolation", KEY_BOOL, FIELD(require_hardware_isolation)},
         {"timeout_ms", KEY_U32, FIELD(timeout_ms), 0, UINT32_MAX},
@@ -600,6 +601,9 @@ int ic_vm_config_validate(const struct ic_vm_config *config, struct ic_error *er
         r = validate_paths(config, error);
     if (r < 0)
         return r;
+    if (config->jail == IC_JAIL_STRICT && config->seccomp_level == IC_SECCOMP_PERMISSIVE)
+        return ic_fail(error, IC_ERR_INVALID,
+                "seccomp_level permissive: refuses no system call, so not under jail strict; use minimal or basic");
     if (config->overlay.kind == IC_OVERLAY_EXT4 && !config->overlay.path)
         return ic_fail(error, IC_ERR_INVALID, "overlay.kind ext4: needs overlay.path, the file to use");
     if (config->overlay.kind == IC_OVERLAY_TMPFS && config->overlay.path)

@@ -35,6 +35,7 @@ const char *const seccomp_words[] = {
         [IC_SECCOMP_PERMISSIVE] = "permissive",
         NULL,
 };
+const char *const jail_words[] = {[IC_JAIL_AUTO] = "auto", [IC_JAIL_STRICT] = "strict", [IC_JAIL_OFF] = "off", NULL};
 
 static const char *word(const char *const *words, size_t count, unsigned value)
 {

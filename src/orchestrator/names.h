@@ -7,3 +7,4 @@ extern const char *const backend_words[];
 extern const char *const isolation_words[];
 extern const char *const overlay_words[];
 extern const char *const seccomp_words[];
+extern const char *const jail_words[];

@@ -333,91 +333,150 @@ static int child_fds(const struct process_options *o, int null_fd)
     return 0;
 }
 
-/* Between fork and execve: system calls only. The parent may have had other threads, so nothing that takes a lock. */
-_noreturn_ static void child_main(
-        const struct process_options *o, char *const *envp, int null_fd, int status_fd, pid_t parent)
-{
-    int r = 0;
+/* From the child: once before execve, and again should that fail. */
+struct child_status {
+    int error, stage; /* stage: of jail.h, or -1 */
+    struct jail_report report;
+};
 
-    if (o->die_with_parent) {
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-            r = -errno;
-        if (getppid() != parent)
-            _exit(127);
-    }
+struct child {
+    const struct process_options *options;
+    char *const *envp;
+    int null_fd, status_fd;
+    int parent_fd; /* hangs up when the parent, who has the other end, is gone; its id can't be seen from the jail */
+    int parent_end;
+};
+
+/* Last, as every change of ids resets it. */
+static int child_ties(const struct child *c)
+{
+    struct pollfd p = {.fd = c->parent_fd};
+
+    if (!c->options->die_with_parent)
+        return 0;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+        return -errno;
+    return poll(&p, 1, 0) > 0 ? -ESRCH : 0;
+}
+
+/* Between clone and execve: system calls only. The parent may have had other threads, so nothing that takes a lock. */
+_noreturn_ static void child_main(const struct child *c, struct child_status *status)
+{
+    const struct process_options *o = c->options;
+
+    (void)close(c->parent_end);
     (void)setsid();
     (void)umask(077);
-    if (r == 0 && chdir("/") < 0)
-        r = -errno;
     child_limits();
     child_signals();
-    if (r == 0)
-        r = child_fds(o, null_fd);
-    if (r == 0) {
-        execve(o->path, o->argv, envp);
-        r = -errno;
+    status->stage = -1;
+    status->error = child_fds(o, c->null_fd);
+    if (status->error == 0 && o->jail)
+        status->error = jail_enter(o->jail, &status->report, &status->stage);
+    if (status->error == 0) {
+        status->stage = -1;
+        status->error = chdir("/") < 0 ? -errno : child_ties(c);
     }
-    (void)!write(status_fd, &r, sizeof(r));
+    if (write(c->status_fd, status, sizeof(*status)) == (ssize_t)sizeof(*status) && status->error == 0) {
+        execve(o->path, o->argv, c->envp);
+        status->error = -errno;
+        (void)!write(c->status_fd, status, sizeof(*status));
+    }
     _exit(127);
 }
 
-static int wait_for_exec(int status_fd, pid_t pid)
+static int wait_for_exec(int status_fd, int pidfd, struct child_status *ret)
 {
-    int child_error = 0;
-    int r = fd_read_all(status_fd, &child_error, sizeof(child_error), DEADLINE_NEVER);
+    struct child_status again;
+    siginfo_t info;
+    int r = fd_read_all(status_fd, ret, sizeof(*ret), DEADLINE_NEVER);
 
-    if (r == -ECONNRESET)
-        return 0; /* closed by execve */
-    (void)kill(pid, SIGKILL);
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+    if (r == 0 && ret->error == 0) {
+        r = fd_read_all(status_fd, &again, sizeof(again), DEADLINE_NEVER);
+        if (r == -ECONNRESET)
+            return 0; /* closed by execve */
+        ret->error = r == 0 ? again.error : r;
+    }
+    (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR)
         ;
-    return r < 0 ? r : child_error < 0 ? child_error : -EIO;
+    return r < 0 ? r : ret->error < 0 ? ret->error : -EIO;
+}
+
+static pid_t start_child(struct child *c, struct child_status *status, int *ret_pidfd)
+{
+    static const struct jail none = {.skip = {[JAIL_CGROUP] = ENOTSUP, [JAIL_NAMESPACES] = ENOTSUP}};
+    pid_t pid = jail_clone(c->options->jail ?: &none, &status->report, ret_pidfd);
+
+    if (pid == 0)
+        child_main(c, status);
+    return pid;
+}
+
+static int spawn_child(struct child *c, struct process_id *ret, int *ret_pidfd, struct child_status *status)
+{
+    _cleanup_(fd_closep) int status_r = -1, status_w = -1, parent_r = -1, parent_w = -1, pidfd = -1;
+    int pipe_fds[2], r;
+    pid_t pid;
+
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return -errno;
+    status_r = pipe_fds[0];
+    status_w = pipe_fds[1];
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return -errno;
+    parent_r = pipe_fds[0];
+    parent_w = pipe_fds[1];
+    if ((r = fd_above_stdio(&status_w)) < 0 || (r = fd_above_stdio(&parent_r)) < 0 ||
+            (r = fd_above_stdio(&parent_w)) < 0)
+        return r;
+    c->status_fd = status_w;
+    c->parent_fd = parent_r;
+    c->parent_end = parent_w;
+    pid = start_child(c, status, &pidfd);
+    if (pid < 0)
+        return (int)pid;
+    fd_close(status_w);
+    status_w = -1;
+    r = wait_for_exec(status_r, pidfd, status);
+    if (r < 0)
+        return r;
+    r = process_identify(pid, ret);
+    if (r < 0) {
+        (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        (void)waitid(P_PIDFD, (id_t)pidfd, &(siginfo_t){0}, WEXITED);
+        return r;
+    }
+    *ret_pidfd = TAKE_FD(pidfd);
+    return 0;
 }
 
 int process_spawn(const struct process_options *o, struct process_id *ret, int *ret_pidfd)
 {
-    _cleanup_(fd_closep) int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC), status_r = -1, status_w = -1,
-                             pidfd = -1;
-    _cleanup_(freep) char *mark = NULL;
+    _cleanup_(fd_closep) int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    _cleanup_(freep) char *mark = NULL, *asan_env = NULL;
     const char *asan = getenv("ASAN_OPTIONS");
-    _cleanup_(freep) char *asan_env = NULL;
     char *envp[] = {(char *)"PATH=/usr/local/bin:/usr/bin:/bin", (char *)"LC_ALL=C", NULL, NULL, NULL};
-    struct process_id id;
-    int pipe_fds[2];
-    pid_t parent = getpid(), pid;
+    struct child child = {.options = o, .envp = envp};
+    struct child_status status = {.stage = -1};
     int r;
 
-    if (null_fd < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0)
+    if (null_fd < 0)
         return -errno;
-    status_r = pipe_fds[0];
-    status_w = pipe_fds[1];
-    if ((r = fd_above_stdio(&null_fd)) < 0 || (r = fd_above_stdio(&status_w)) < 0)
+    if ((r = fd_above_stdio(&null_fd)) < 0)
         return r;
     if (asprintf(&mark, "%s=%s", PROCESS_MARK_ENV, o->mark) < 0)
         return -ENOMEM;
     envp[2] = mark;
     if (asan && asprintf(&asan_env, "ASAN_OPTIONS=%s", asan) > 0)
         envp[3] = asan_env; /* sanitizer builds are told not to look for leaks this way */
-    pid = fork();
-    if (pid < 0)
-        return -errno;
-    if (pid == 0)
-        child_main(o, envp, null_fd, status_w, parent);
-    fd_close(status_w);
-    status_w = -1;
-    r = wait_for_exec(status_r, pid);
-    if (r < 0)
-        return r;
-    pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (pidfd < 0 || process_identify(pid, &id) < 0) {
-        r = pidfd < 0 ? -errno : -ESRCH;
-        (void)kill(pid, SIGKILL);
-        (void)waitpid(pid, NULL, 0);
-        return r;
-    }
-    *ret = id;
-    *ret_pidfd = TAKE_FD(pidfd);
-    return 0;
+    child.null_fd = null_fd;
+    r = spawn_child(&child, ret, ret_pidfd, &status);
+    if (o->ret_report)
+        *o->ret_report = status.report;
+    if (o->ret_failed_stage)
+        *o->ret_failed_stage = r < 0 ? status.stage : -1;
+    return r;
 }
 
 void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed)

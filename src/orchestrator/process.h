@@ -15,6 +15,7 @@
 
 #include <sys/types.h>
 
+#include "jail/jail.h"
 #include "orchestrator/error.h"
 
 #define PROCESS_MARK_ENV "IRONCLAW_VM"
@@ -59,7 +60,11 @@ struct process_options {
     int out_fd, err_fd;  /* become stdout and stderr */
     const int *keep_fds; /* stay open under their numbers, which are 3 or more */
     size_t keep_count;
-    bool die_with_parent; /* SIGKILL when the calling thread ends */
+    bool die_with_parent;    /* SIGKILL when the calling thread ends */
+    const struct jail *jail; /* NULL: none */
+    /* Out, either may be NULL: how far each stage of the jail went, and the one at which the start failed or -1. */
+    struct jail_report *ret_report;
+    int *ret_failed_stage;
 };
 
 /*

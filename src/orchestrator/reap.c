@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "orchestrator/audit-log.h"
+#include "orchestrator/confine.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/state.h"
 #include "orchestrator/table-lock.h"
@@ -289,6 +290,7 @@ int table_reap(struct ic_error *error)
         }
     }
     table_free_ids(ids, count);
+    confine_end_orphans();
     r = reap_run_dirs(&first);
     if (r < 0 && result == 0) {
         result = r;

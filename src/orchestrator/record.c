@@ -23,6 +23,7 @@ void record_deinit(struct record *record)
     free(record->rootfs_path);
     free(record->overlay_path);
     free(record->run_dir);
+    free(record->cgroup);
     free(record->user);
     free(record->cwd);
     free_list(record->env);
@@ -40,6 +41,19 @@ static json_t *encode_list(char *const *list)
         }
     }
     return array;
+}
+
+static json_t *encode_stages(const struct record *r)
+{
+    json_t *object = json_object();
+
+    for (int i = 0; object && i < JAIL_STAGES; i++) {
+        if (json_object_set_new(object, jail_stage_names[i], json_string(r->jail[i][0] ? r->jail[i] : "done")) < 0) {
+            json_decref(object);
+            object = NULL;
+        }
+    }
+    return object;
 }
 
 static json_t *encode_process(const struct process_id *p)
@@ -71,6 +85,8 @@ char *record_encode(const struct record *r)
             (json_int_t)r->overlay_size_mib, "path", r->overlay_path);
     ADD("{s:s, s:b, s:b}", "seccomp_level", seccomp_words[r->seccomp_level], "require_hardware_isolation",
             r->require_hardware_isolation, "enable_networking", 0);
+    ADD("{s:{s:s, s:I, s:s?, s:o}}", "jail", "mode", jail_words[r->jail_mode], "uid", (json_int_t)r->uid, "cgroup",
+            r->cgroup, "stages", encode_stages(r));
     ADD("{s:{s:s, s:s}}", "image", "name", r->image, "digest", r->image_digest);
     ADD("{s:{s:s, s:s, s:s?, s:s?}}", "kernel", "release", r->kernel, "kind", r->kernel_kind, "path", r->kernel_path,
             "initrd_path", r->initrd_path);
@@ -204,6 +220,22 @@ static void get_env(struct get *g, struct record *r)
     }
 }
 
+static void get_jail(struct get *g, struct record *r)
+{
+    struct get part = get_object(g, "jail"), stages;
+
+    r->jail_mode = get_word(&part, "mode", jail_words);
+    r->uid = (uint32_t)get_int(&part, "uid", 0, UINT32_MAX);
+    get_optional(&part, "cgroup", &r->cgroup);
+    stages = get_object(&part, "stages");
+    for (int i = 0; i < JAIL_STAGES; i++) {
+        get_text(&stages, jail_stage_names[i], r->jail[i], sizeof(r->jail[i]));
+        if (strcmp(r->jail[i], "done") == 0)
+            r->jail[i][0] = '\0';
+    }
+    g->error = stages.error;
+}
+
 static int decode_object(struct record *r, const json_t *root)
 {
     struct get g = {.object = root}, part;
@@ -228,6 +260,7 @@ static int decode_object(struct record *r, const json_t *root)
     r->overlay_size_mib = (uint32_t)get_int(&part, "size_mib", 0, UINT32_MAX);
     get_optional(&part, "path", &r->overlay_path);
     g.error = part.error;
+    get_jail(&g, r);
     part = get_object(&g, "image");
     get_text(&part, "name", r->image, sizeof(r->image));
     get_text(&part, "digest", r->image_digest, sizeof(r->image_digest));

@@ -6,10 +6,11 @@
  */
 #pragma once
 
+#include "jail/jail.h"
 #include "orchestrator/error.h"
 #include "orchestrator/process.h"
 
-#define RECORD_VERSION   2
+#define RECORD_VERSION   3
 #define RECORD_MAX_BYTES (1u << 20)
 #define RECORD_MAX_ENV   4096u
 
@@ -24,6 +25,10 @@ struct record {
     uint32_t overlay_size_mib;
     char *overlay_path; /* of ext4, else NULL */
     enum ic_seccomp_level seccomp_level;
+    enum ic_jail jail_mode;
+    char jail[JAIL_STAGES][192]; /* per stage: "" done for every process, else why not */
+    uint32_t uid;                /* the VM's own; 0: that of who started it */
+    char *cgroup;                /* path of its group; may be NULL */
     bool require_hardware_isolation;
     char image[128], image_digest[65], kernel[128], kernel_kind[16];
     char *kernel_path, *initrd_path, *rootfs_path; /* initrd_path may be NULL */

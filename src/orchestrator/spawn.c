@@ -29,6 +29,7 @@
 #include "orchestrator/audit-log.h"
 #include "orchestrator/backends/backend.h"
 #include "orchestrator/config.h"
+#include "orchestrator/confine.h"
 #include "orchestrator/images/image.h"
 #include "orchestrator/names.h"
 #include "orchestrator/parts.h"
@@ -52,6 +53,7 @@ struct spawn {
     struct record record;
     struct table_entry entry;
     struct backend_start start;
+    struct confine confine;
     int ready_listen_fd, ready_fd;
     char uds_path[PATH_ROOM];
     char kernel_args[512];
@@ -65,6 +67,7 @@ static void spawn_deinit(struct spawn *s)
     image_deinit(&s->image);
     record_deinit(&s->record);
     table_entry_deinit(&s->entry);
+    confine_deinit(&s->confine);
     fd_close(s->start.rootfs_fd);
     fd_close(s->start.overlay_fd);
     fd_close(s->start.console_fd);
@@ -81,7 +84,7 @@ static void spawn_deinit(struct spawn *s)
 static void spawn_init(struct spawn *s)
 {
     *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
-    s->entry.lock_fd = -1;
+    s->entry.lock_fd = s->confine.cgroup_fd = -1;
     s->start.rootfs_fd = s->start.overlay_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
     s->start.monitor_audit_fd = s->start.vsock_audit_fd = -1;
     s->start.monitor.pidfd = s->start.vsock.pidfd = -1;
@@ -211,6 +214,7 @@ static void fill_record(struct spawn *s)
     r->overlay_kind = c->overlay.kind;
     r->overlay_size_mib = c->overlay.size_mib ? c->overlay.size_mib : c->memory_mib / 2;
     r->seccomp_level = c->seccomp_level;
+    r->jail_mode = c->jail;
     r->require_hardware_isolation = c->require_hardware_isolation;
     r->created_unix_ms = unix_ms();
 }
@@ -377,8 +381,10 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
 static int start(struct spawn *s, struct ic_error *error)
 {
     struct record *record = &s->record;
-    int n, r = table_change(&s->entry, record, IC_VM_BOOTING, "asked for", error);
+    int n, r = confine_init(&s->confine, record, error);
 
+    if (r == 0)
+        r = table_change(&s->entry, record, IC_VM_BOOTING, "asked for", error);
     if (r < 0)
         return r;
     n = snprintf(s->kernel_args, sizeof(s->kernel_args),
@@ -389,6 +395,7 @@ static int start(struct spawn *s, struct ic_error *error)
     if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
         return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
     s->start.mark = s->entry.dir;
+    s->start.confine = &s->confine;
     s->start.kernel_args = s->kernel_args;
     s->start.uds_path = s->uds_path;
     s->start.die_with_parent = record->tied;

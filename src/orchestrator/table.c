@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "orchestrator/audit-log.h"
 #include "base/log.h"
+#include "orchestrator/confine.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/state.h"
 #include "orchestrator/table-lock.h"
@@ -339,7 +340,7 @@ int table_hold_alive(const struct table_entry *entry, int *ret_fd, struct ic_err
     int r = -ENAMETOOLONG;
 
     if ((size_t)snprintf(path, sizeof(path), "%s/alive", entry->dir) < sizeof(path)) {
-        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        fd = open(path, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         r = fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0 ? -errno : fd_above_stdio(&fd);
     }
     if (r < 0)
@@ -384,6 +385,8 @@ int table_end_processes(const struct table_entry *entry, const struct record *re
             r = -ETIMEDOUT;
         sleep_ms(2); /* a child between fork and execve holds the lock, but has no mark yet */
     }
+    if (r >= 0 && record)
+        r = confine_end(record, deadline);
     if (r < 0)
         return ic_fail_errno(error, r, "VM '%s': its processes could not be ended", entry->vm_id);
     audit_take_over(entry->dir, entry->vm_id, record);

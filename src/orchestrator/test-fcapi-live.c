@@ -51,6 +51,7 @@ struct world {
     char dir[64];
     struct record record;
     struct backend_start start;
+    struct confine confine;
     char uds[128];
 };
 
@@ -87,7 +88,7 @@ static void write_kernel(const char *path, const uint8_t *code, size_t len)
     };
 
     memcpy(file.code, code, len);
-    assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, &file, sizeof(file), 0600), 0);
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, &file, sizeof(file), 0644), 0);
 }
 
 static int open_log(const struct world *w, const char *name)
@@ -109,7 +110,7 @@ static void world_init(struct world *w, const uint8_t *code, size_t len)
     w->record.kernel_path = in(w, "kernel");
     w->record.rootfs_path = in(w, "disk");
     write_kernel(w->record.kernel_path, code, len);
-    assert_int_equal(fd_write_file_atomic(AT_FDCWD, w->record.rootfs_path, disk, sizeof(disk), 0400), 0);
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, w->record.rootfs_path, disk, sizeof(disk), 0444), 0);
     (void)snprintf(w->uds, sizeof(w->uds), "%s/" BACKEND_VSOCK, w->dir);
     w->start = (struct backend_start){.record = &w->record,
             .mark = w->dir,
@@ -120,6 +121,8 @@ static void world_init(struct world *w, const uint8_t *code, size_t len)
             .die_with_parent = true,
             .monitor.pidfd = -1,
             .vsock.pidfd = -1};
+    assert_int_equal(confine_init(&w->confine, &w->record, &error), 0);
+    w->start.confine = &w->confine;
     w->start.console_fd = open_log(w, "console.log");
     w->start.log_fd = open_log(w, "monitor.log");
     w->start.alive_fd = open_log(w, "alive");
@@ -133,6 +136,8 @@ static void world_deinit(struct world *w)
     fd_close(w->start.console_fd);
     fd_close(w->start.log_fd);
     fd_close(w->start.alive_fd);
+    assert_int_equal(confine_end(&w->record, deadline_after_ms(5000)), 0);
+    confine_deinit(&w->confine);
     record_deinit(&w->record);
     assert_int_equal(path_remove_tree(w->dir, NULL), 0);
 }

@@ -78,8 +78,8 @@ static void refuse(const char *from, const char *to)
 
 static void refuses_wrong_values(void **state)
 {
-    refuse_as("\"version\": 2", "\"version\": 3", -EPROTONOSUPPORT);
-    refuse("\"version\": 2", "\"version\": \"2\"");
+    refuse_as("\"version\": 3", "\"version\": 4", -EPROTONOSUPPORT);
+    refuse("\"version\": 3", "\"version\": \"3\"");
     refuse("\"vm_id\": \"vm-1\"", "\"vm_id\": \"../vm\"");
     refuse("\"state\": \"created\"", "\"state\": \"dreaming\"");
     refuse("\"pid\": 0", "\"pid\": -1");

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "orchestrator/confine.h"
 #include "orchestrator/error.h"
 #include "orchestrator/record.h"
 
@@ -20,7 +21,8 @@ struct backend_child {
 /* What a backend needs to start a VM. All descriptors are borrowed and above 2. The directory record->run_dir is there,
  * for its sockets: BACKEND_VSOCK (made by its own hand or its monitor's), one for control; reap.c knows their names. */
 struct backend_start {
-    const struct record *record;
+    struct record *record; /* its jail is noted by confine_spawn() */
+    const struct confine *confine;
     const char *mark;        /* PROCESS_MARK_ENV of the children */
     const char *kernel_args; /* the agent's part of the kernel command line */
     int rootfs_fd;           /* read-only */

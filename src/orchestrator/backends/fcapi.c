@@ -222,6 +222,30 @@ static int configure(const struct fcapi *kind, const struct backend_start *start
     return r;
 }
 
+/* What it opens by path. */
+static int make_jail(const struct fcapi *kind, const struct backend_start *start, const char *program, struct jail *ret,
+        struct ic_error *error)
+{
+    const struct record *record = start->record;
+    const struct {
+        const char *path;
+        enum jail_access access;
+    } mounts[] = {
+            {record->run_dir, JAIL_WRITE}, {"/dev/kvm", JAIL_DEVICE}, {record->kernel_path, JAIL_READ},
+            {record->initrd_path, JAIL_READ}, {record->rootfs_path, JAIL_READ}, {record->overlay_path, JAIL_WRITE},
+            {kind->ours ? NULL : "/dev/urandom", JAIL_DEVICE}, /* as its own jailer gives it */
+    };
+    int r = confine_jail(start->confine, ret, program, error);
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(mounts); i++) {
+        if (mounts[i].path && jail_add_mount(ret, mounts[i].path, mounts[i].access, false) < 0)
+            r = ic_fail(error, IC_ERR_INVALID, "jail of %s: too many mounts", program);
+    }
+    if (r == 0 && start->overlay_fd >= 0)
+        r = confine_give_file(start->confine, start->overlay_fd, record->overlay_path, error);
+    return r;
+}
+
 static int fcapi_start(const struct backend *backend, struct backend_start *start, struct ic_error *error)
 {
     const struct fcapi *kind = backend->data;
@@ -240,6 +264,7 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
             .keep_count = start->overlay_fd >= 0 ? 2 : 1,
             .die_with_parent = start->die_with_parent,
     };
+    struct jail jail;
     int r;
 
     if (!program)
@@ -253,9 +278,12 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
         if (*p == '_')
             *p = '-';
     }
-    r = process_spawn(&options, &start->monitor.id, &start->monitor.pidfd);
+    r = make_jail(kind, start, program, &jail, error);
+    if (r == 0)
+        r = confine_spawn(
+                start->confine, &options, &jail, start->record, &start->monitor.id, &start->monitor.pidfd, error);
     if (r < 0)
-        return ic_fail_errno(error, r, "start of %s", program);
+        return r;
     r = configure(kind, start, error);
     if (r == -IC_ERR_IO) /* hung up, most probably because it is about to end: the caller then says how */
         (void)fd_wait(start->monitor.pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));

@@ -219,8 +219,8 @@ static void qemu_args(struct args *a, const char *qemu, const struct backend_sta
     add_kernel_args(a, start);
 }
 
-static int spawn(struct backend_child *ret, struct args *a, const struct backend_start *start, const int *keep,
-        size_t keep_count, struct ic_error *error)
+static int spawn(struct backend_child *ret, struct args *a, const struct backend_start *start, const struct jail *jail,
+        const int *keep, size_t keep_count, struct ic_error *error)
 {
     struct process_options options = {
             .size = sizeof(options),
@@ -233,12 +233,35 @@ static int spawn(struct backend_child *ret, struct args *a, const struct backend
             .keep_count = keep_count,
             .die_with_parent = start->die_with_parent,
     };
-    int r;
 
     if (a->failed)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
-    r = process_spawn(&options, &ret->id, &ret->pidfd);
-    return r < 0 ? ic_fail_errno(error, r, "start of %s", a->v[0]) : 0;
+    return confine_spawn(start->confine, &options, jail, start->record, &ret->id, &ret->pidfd, error);
+}
+
+/* QEMU's files and sockets are inherited, but for these. */
+static int qemu_jail(struct jail *ret, const char *qemu, const struct backend_start *start, struct ic_error *error)
+{
+    const struct record *record = start->record;
+    int r = confine_jail(start->confine, ret, qemu, error);
+
+    if (r == 0 && (jail_add_mount(ret, record->kernel_path, JAIL_READ, false) < 0 ||
+                          (record->initrd_path && jail_add_mount(ret, record->initrd_path, JAIL_READ, false) < 0) ||
+                          jail_add_mount(ret, "/dev/urandom", JAIL_DEVICE, false) < 0 ||
+                          (record->isolation == IC_ISOLATION_HARDWARE &&
+                                  jail_add_mount(ret, "/dev/kvm", JAIL_DEVICE, false) < 0)))
+        r = ic_fail(error, IC_ERR_INVALID, "jail of %s: too many mounts", qemu);
+    return r;
+}
+
+/* Its front-end and its listener are inherited; what the guest connects to is in the run directory. */
+static int vsock_jail(struct jail *ret, const char *vsock, const struct backend_start *start, struct ic_error *error)
+{
+    int r = confine_jail(start->confine, ret, vsock, error);
+
+    if (r == 0 && jail_add_mount(ret, start->record->run_dir, JAIL_WRITE, false) < 0)
+        r = ic_fail(error, IC_ERR_INVALID, "jail of %s: too many mounts", vsock);
+    return r;
 }
 
 static int qemu_start(const struct backend *backend, struct backend_start *start, struct ic_error *error)
@@ -246,6 +269,7 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     _cleanup_(fd_closep) int for_qemu = -1, for_vsock = -1, uds_fd = -1, qmp_fd = -1;
     _cleanup_(args_deinit) struct args qemu_argv = {0}, vsock_argv = {0};
     _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
+    struct jail jail;
     int pair[2], r;
 
     if (!qemu || !vsock)
@@ -262,7 +286,10 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
 
     /* QEMU first: it has the longer way to go before the two meet. */
     qemu_args(&qemu_argv, qemu, start, for_qemu, qmp_fd);
-    r = spawn(&start->monitor, &qemu_argv, start,
+    r = qemu_jail(&jail, qemu, start, error);
+    if (r < 0)
+        return r;
+    r = spawn(&start->monitor, &qemu_argv, start, &jail,
             (const int[]){for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd, start->overlay_fd},
             start->overlay_fd >= 0 ? 6 : 5, error);
     if (r < 0)
@@ -280,7 +307,10 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     add(&vsock_argv, "warning");
     add(&vsock_argv, "--seccomp-level");
     add(&vsock_argv, "%s", seccomp_words[start->record->seccomp_level]);
-    return spawn(&start->vsock, &vsock_argv, start, (const int[]){for_vsock, uds_fd, start->alive_fd}, 3, error);
+    r = vsock_jail(&jail, vsock, start, error);
+    if (r < 0)
+        return r;
+    return spawn(&start->vsock, &vsock_argv, start, &jail, (const int[]){for_vsock, uds_fd, start->alive_fd}, 3, error);
 }
 
 static int control(const char *run_dir, const char *command, struct ic_error *error)

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/confine.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "jail/cgroup.h"
+#include "orchestrator/names.h"
+#include "orchestrator/paths.h"
+#include "wire/wire.h"
+
+#define ORPHAN_TIMEOUT_MS 1000u
+#define SUFFIX_SIZE       12u
+
+/* Memory beside the guest's: the monitor's own, page tables, page cache of the image; the emulator's translated code.
+ * Threads: vCPUs and what else a monitor has. */
+#define OVERHEAD_MIB          96u
+#define OVERHEAD_EMULATED_MIB 512u
+#define PIDS_BESIDE_VCPUS     48u
+#define CPU_BESIDE_VCPUS      1u /* one processor's worth for the devices' threads */
+
+/* ---- the group ---- */
+
+/* ".xxxxxxxx": groups of VMs that one state directory has. */
+static int group_suffix(char ret[SUFFIX_SIZE])
+{
+    _cleanup_(freep) char *state = NULL;
+    uint32_t hash = 2166136261u; /* FNV-1a, 32 bits */
+    int r = path_of(IC_PATH_STATE, &state, NULL);
+
+    if (r < 0)
+        return r;
+    for (const char *p = state; *p; p++)
+        hash = (hash ^ (unsigned char)*p) * 16777619u;
+    (void)snprintf(ret, SUFFIX_SIZE, ".%08x", hash);
+    return 0;
+}
+
+static void make_group(struct confine *c, struct record *record)
+{
+    bool emulated = record->isolation != IC_ISOLATION_HARDWARE;
+    struct cgroup_limits limits = {
+            .memory_bytes = ((uint64_t)record->memory_mib + (emulated ? OVERHEAD_EMULATED_MIB : OVERHEAD_MIB)) << 20,
+            .pids = record->vcpu_count + PIDS_BESIDE_VCPUS,
+            .cpu_percent = (record->vcpu_count + CPU_BESIDE_VCPUS) * 100,
+    };
+    char name[IC_VM_ID_MAX + SUFFIX_SIZE + 1], suffix[SUFFIX_SIZE], *why = record->jail[JAIL_CGROUP];
+    int r;
+
+    if (group_suffix(suffix) < 0)
+        return;
+    (void)snprintf(name, sizeof(name), "%s%s", record->vm_id, suffix);
+    r = cgroup_make(name, &limits, &record->cgroup, &c->cgroup_fd, why, sizeof(record->jail[0]));
+    if (r != 0) /* a group without all limits still ends all at once */
+        c->cgroup_error = r < 0 ? -r : ENOTSUP;
+}
+
+int confine_end(const struct record *record, uint64_t deadline)
+{
+    return record->cgroup ? cgroup_end(record->cgroup, deadline) : 0;
+}
+
+static bool is_known(const char *name, void *userdata)
+{
+    _cleanup_(freep) char *dir = NULL;
+
+    /* When it can't be told, it stays. */
+    return path_in(&dir, NULL, IC_PATH_STATE, "vms/%.*s", (int)strcspn(name, "."), name) < 0 ||
+           access(dir, F_OK) == 0 || errno != ENOENT;
+}
+
+void confine_end_orphans(void)
+{
+    char suffix[SUFFIX_SIZE];
+
+    if (group_suffix(suffix) == 0)
+        cgroup_end_orphans(suffix, is_known, NULL, deadline_after_ms(ORPHAN_TIMEOUT_MS));
+}
+
+/* ---- the user ---- */
+
+static bool may_mount(void)
+{
+    _cleanup_(freep) char *text = NULL;
+    const char *line;
+
+    if (fd_read_file(AT_FDCWD, "/proc/self/status", 65536, &text, NULL) < 0)
+        return false;
+    line = strstr(text, "\nCapEff:");
+    return line && (strtoull(line + strlen("\nCapEff:"), NULL, 16) >> 21 & 1); /* CAP_SYS_ADMIN, capability.h */
+}
+
+/* What the image store keeps in its private directories may be readable there, so that the VM's user, who gets only
+ * that file, can read it. Images of earlier versions are not. */
+static bool readable_by_all(const char *path)
+{
+    _cleanup_(freep) char *data = NULL;
+    struct stat st;
+
+    if (!path || stat(path, &st) < 0 || (st.st_mode & S_IROTH))
+        return true; /* none, or whoever opens it will say what is wrong */
+    return path_of(IC_PATH_DATA, &data, NULL) == 0 && strncmp(path, data, strlen(data)) == 0 &&
+           path[strlen(data)] == '/' && st.st_uid == geteuid() && chmod(path, (st.st_mode & 0777) | 0444) == 0;
+}
+
+/* root's VMs get an id of their own; nobody else can give one. */
+static int choose_user(struct confine *c, struct record *record, struct ic_error *error)
+{
+    const char *const files[] = {record->kernel_path, record->initrd_path, record->rootfs_path};
+    char path[PATH_MAX];
+    uint32_t random;
+
+    if (geteuid() != 0 || !may_mount())
+        return 0; /* the stages themselves will say what can't be had */
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        if (!readable_by_all(files[i])) {
+            (void)snprintf(record->jail[JAIL_USER], sizeof(record->jail[0]), "%.120s is for its owner only; chmod a+r",
+                    files[i]);
+            return 0;
+        }
+    }
+    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+        return ic_fail_errno(error, -errno, "random numbers");
+    c->uid = CONFINE_UID_FIRST + random % CONFINE_UID_COUNT;
+    (void)snprintf(path, sizeof(path), "%s/v_%u", record->run_dir, WIRE_READY_PORT);
+    if (lchown(record->run_dir, c->uid, (gid_t)-1) < 0 || (lchown(path, c->uid, (gid_t)-1) < 0 && errno != ENOENT))
+        return ic_fail_errno(error, -errno, "%s: giving it to the VM's user", record->run_dir);
+    return 0;
+}
+
+int confine_give_file(const struct confine *c, int fd, const char *path, struct ic_error *error)
+{
+    if (c->uid != 0 && fchown(fd, c->uid, (gid_t)-1) < 0)
+        return ic_fail_errno(error, -errno, "%s: giving it to the VM's user", path);
+    return 0;
+}
+
+/* ---- all together ---- */
+
+static int refuse(const struct record *record, enum jail_stage stage, const char *why, struct ic_error *error)
+{
+    return ic_fail(error, IC_ERR_DENIED,
+            "VM '%s': jail strict: the stage %s can't be had on this host: %s; 'ironclaw doctor' shows all; jail auto "
+            "starts without it",
+            record->vm_id, jail_stage_names[stage], why);
+}
+
+int confine_init(struct confine *ret, struct record *record, struct ic_error *error)
+{
+    struct confine c = {.mode = record->jail_mode, .cgroup_fd = -1};
+    int r;
+
+    for (int stage = 0; stage < JAIL_STAGES; stage++)
+        (void)snprintf(record->jail[stage], sizeof(record->jail[0]), "%s", c.mode == IC_JAIL_OFF ? "off" : "");
+    if (c.mode == IC_JAIL_OFF) {
+        *ret = c;
+        return 0;
+    }
+    r = choose_user(&c, record, error);
+    if (r < 0)
+        return r;
+    record->uid = c.uid;
+    if (c.mode == IC_JAIL_STRICT && record->jail[JAIL_USER][0])
+        return refuse(record, JAIL_USER, record->jail[JAIL_USER], error);
+    make_group(&c, record);
+    *ret = c;
+    if (c.mode == IC_JAIL_STRICT && c.cgroup_error)
+        return refuse(record, JAIL_CGROUP, record->jail[JAIL_CGROUP], error);
+    return 0;
+}
+
+void confine_deinit(struct confine *c)
+{
+    fd_close(c->cgroup_fd);
+    c->cgroup_fd = -1;
+}
+
+/* ---- one process ---- */
+
+enum program { PROGRAM_STATIC, PROGRAM_DYNAMIC, PROGRAM_SCRIPT };
+
+/* Scripts need an interpreter, and whatever they then start. */
+static enum program kind_of(const char *path)
+{
+    _cleanup_(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    Elf64_Ehdr header;
+    Elf64_Phdr part;
+
+    if (fd < 0 || pread(fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header) ||
+            memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_phentsize != sizeof(part))
+        return PROGRAM_SCRIPT;
+    for (unsigned i = 0; i < header.e_phnum; i++) {
+        if (pread(fd, &part, sizeof(part), (off_t)(header.e_phoff + i * sizeof(part))) != (ssize_t)sizeof(part))
+            break;
+        if (part.p_type == PT_INTERP)
+            return PROGRAM_DYNAMIC;
+    }
+    return PROGRAM_STATIC;
+}
+
+/* Dynamic programs, QEMU above all, find libraries, modules and firmware at run time. */
+static int add_libraries(struct jail *jail)
+{
+    static const struct jail_mount places[] = {
+            {"/lib", JAIL_EXECUTE, true},
+            {"/lib64", JAIL_EXECUTE, true},
+            {"/usr/lib", JAIL_EXECUTE, true},
+            {"/usr/lib64", JAIL_EXECUTE, true},
+            {"/usr/local/lib", JAIL_EXECUTE, true},
+            {"/nix/store", JAIL_EXECUTE, true},
+            {"/usr/share/qemu", JAIL_READ, true},
+            {"/usr/share/seabios", JAIL_READ, true},
+            {"/usr/local/share/qemu", JAIL_READ, true},
+            {"/etc/ld.so.cache", JAIL_READ, true},
+    };
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(places); i++)
+        r = jail_add_mount(jail, places[i].path, places[i].access, places[i].optional);
+    return r;
+}
+
+static gid_t kvm_group(uid_t uid)
+{
+    struct stat st;
+
+    return stat("/dev/kvm", &st) == 0 && (st.st_mode & S_IRGRP) && st.st_gid != 0 ? st.st_gid : (gid_t)uid;
+}
+
+int confine_jail(const struct confine *c, struct jail *ret, const char *program, struct ic_error *error)
+{
+    struct jail jail = {
+            .uid = c->uid,
+            .gid = c->uid ? kvm_group(c->uid) : 0,
+            .cgroup_fd = c->cgroup_fd,
+            .strict = c->mode == IC_JAIL_STRICT,
+    };
+    enum program kind = kind_of(program);
+    int r = 0;
+
+    if (c->cgroup_fd < 0)
+        jail.skip[JAIL_CGROUP] = c->cgroup_error ?: ENOTSUP;
+    if (kind == PROGRAM_SCRIPT) {
+        if (c->uid != 0)
+            return ic_fail(error, IC_ERR_INVALID,
+                    "%s: is no ELF program, so it can't run in an empty root, which root's VMs must; name the program "
+                    "itself, or set jail off",
+                    program);
+        jail.skip[JAIL_ROOT] = ENOEXEC;
+    } else {
+        r = jail_add_mount(&jail, program, JAIL_EXECUTE, false);
+    }
+    if (r == 0 && kind == PROGRAM_DYNAMIC)
+        r = add_libraries(&jail);
+    if (r < 0)
+        return ic_fail_errno(error, r, "jail of %s", program);
+    *ret = jail;
+    return 0;
+}
+
+static void note(struct record *record, const struct confine *c, const struct jail_report *report)
+{
+    for (int stage = 0; stage < JAIL_STAGES; stage++) {
+        int e = report->error[stage];
+
+        if (stage == JAIL_CGROUP && e == 0)
+            e = c->cgroup_error;
+        if (e != 0 && !record->jail[stage][0])
+            (void)snprintf(record->jail[stage], sizeof(record->jail[0]), "%s", strerror(e));
+    }
+}
+
+int confine_spawn(const struct confine *c, struct process_options *options, const struct jail *jail,
+        struct record *record, struct process_id *ret, int *ret_pidfd, struct ic_error *error)
+{
+    struct jail_report report = {0};
+    int failed = -1, r;
+
+    options->jail = c->mode == IC_JAIL_OFF ? NULL : jail;
+    options->ret_report = &report;
+    options->ret_failed_stage = &failed;
+    r = process_spawn(options, ret, ret_pidfd);
+    if (r == 0) {
+        if (options->jail)
+            note(record, c, &report);
+        return 0;
+    }
+    if (failed >= 0 && jail->strict)
+        return refuse(record, (enum jail_stage)failed, strerror(-r), error);
+    if (failed >= 0)
+        return ic_fail_errno(error, r, "start of %s: jail, stage %s", options->path, jail_stage_names[failed]);
+    if (options->jail && jail->strict && (r == -EPERM || r == -ENOSPC || r == -EUSERS))
+        return refuse(record, JAIL_NAMESPACES, strerror(-r), error);
+    return ic_fail_errno(error, r, "start of %s", options->path);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The jails of a VM's processes (jail/jail.h): one confinement per VM with
+ * what they share - cgroup, user id, mode - and from it a jail for each.
+ */
+#pragma once
+
+#include "jail/jail.h"
+#include "orchestrator/error.h"
+#include "orchestrator/record.h"
+
+/* Ids of VMs that root starts, one at random for each VM: what systemd's "Users, Groups, UIDs and GIDs on systemd
+ * systems" lists as unused. */
+#define CONFINE_UID_FIRST 0x70000000u
+#define CONFINE_UID_COUNT 0x10000000u
+
+struct confine {
+    enum ic_jail mode;
+    uid_t uid; /* 0: the caller's */
+    int cgroup_fd;
+    int cgroup_error; /* errno; with the reason in record->jail */
+};
+
+/*
+ * Makes what the VM's jails share, for the record's jail mode, and notes it in the record: its user id and the cgroup.
+ * The run directory is there, and is given to that user. -IC_ERR_DENIED: strict, and a stage can't be had.
+ */
+int confine_init(struct confine *ret, struct record *record, struct ic_error *error);
+void confine_deinit(struct confine *confine);
+
+/* A file that a jailed process will open by its path, with write access. */
+int confine_give_file(const struct confine *confine, int fd, const char *path, struct ic_error *error);
+
+/* What is left of it goes to `jail`: stages, ids, and `program` with what a dynamic program loads. The strings are
+ * borrowed. The caller adds its mounts. */
+int confine_jail(const struct confine *confine, struct jail *ret, const char *program, struct ic_error *error);
+
+/* Starts options->path in its jail (NULL in mode off), and notes in the record which stages it is without. */
+int confine_spawn(const struct confine *confine, struct process_options *options, const struct jail *jail,
+        struct record *record, struct process_id *ret, int *ret_pidfd, struct ic_error *error);
+
+/* Ends the VM's group, if it has one. 0, -ETIMEDOUT. */
+int confine_end(const struct record *record, uint64_t deadline);
+
+/* Ends groups of VMs that this user's state directory does not know. */
+void confine_end_orphans(void);
