@@ -57,7 +57,7 @@ static size_t ring_size(uint32_t capacity)
     return AUDIT_HEADER_SIZE + (size_t)capacity * AUDIT_ENTRY_SIZE;
 }
 
-static int64_t now_unix_ms(void)
+int64_t audit_now(void)
 {
     struct timespec ts;
 
@@ -272,7 +272,7 @@ int audit_append(const char *path, const struct audit_entry *entries, size_t cou
         uint8_t slot[AUDIT_ENTRY_SIZE];
 
         if (entry.time_unix_ms == 0)
-            entry.time_unix_ms = now_unix_ms();
+            entry.time_unix_ms = audit_now();
         entry.count = MAX(entry.count, (uint64_t)1);
         audit_encode(&entry, slot);
         r = write_at(fd, slot, sizeof(slot), AUDIT_HEADER_SIZE + (size_t)(total % AUDIT_ENTRIES) * sizeof(slot));
@@ -359,7 +359,7 @@ uint32_t audit_ring_add(const struct audit_ring *ring, const struct audit_entry 
     if (!header)
         return 0;
     if (copy.time_unix_ms == 0)
-        copy.time_unix_ms = now_unix_ms();
+        copy.time_unix_ms = audit_now();
     copy.count = MAX(copy.count, (uint64_t)1);
 #if __BYTE_ORDER != __LITTLE_ENDIAN
 #error "the counter in a mapped ring is little endian"

@@ -54,6 +54,9 @@ struct audit_entry {
     char text[108];               /* of a limit: which, its value, what was asked for */
 };
 
+/* For time_unix_ms: to about 10 ms, and by the vDSO alone. */
+int64_t audit_now(void);
+
 /* The bytes of one slot, and back: -EBADMSG when they are none of an entry. Text is cut and made printable. */
 void audit_encode(const struct audit_entry *entry, uint8_t dst[static AUDIT_ENTRY_SIZE]);
 int audit_decode(const uint8_t src[static AUDIT_ENTRY_SIZE], struct audit_entry *ret);

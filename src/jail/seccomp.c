@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/macro.h"
+#include "jail/supervise.h"
 #include "jail/syscalls.h"
 
 #define PROFILES_MAX  8u
@@ -26,6 +27,7 @@ static struct {
     struct sock_fprog program;
 } filters[PROFILES_MAX];
 static size_t filter_count;
+static bool supervised;
 
 static __thread char thread_name[16]; /* TASK_COMM_LEN; for the handler, which can't ask any more */
 
@@ -34,13 +36,20 @@ static void on_refused(int signo, siginfo_t *info, void *context)
 {
     const greg_t *regs = ((const ucontext_t *)context)->uc_mcontext.gregs;
 
+    struct audit_entry entry = {.action = AUDIT_KILLED,
+            .call = info->si_syscall,
+            .args = {(uint64_t)regs[REG_RDI], (uint64_t)regs[REG_RSI], (uint64_t)regs[REG_RDX], (uint64_t)regs[REG_R10],
+                    (uint64_t)regs[REG_R8], (uint64_t)regs[REG_R9]}};
+
     if (info->si_code != SYS_SECCOMP)
         _exit(UNKNOWN_SIGNO); /* somebody sent it */
+    memcpy(entry.thread, thread_name, sizeof(thread_name));
     log_msg(LOG_ERROR,
             "seccomp: the thread %s may not call %s (%d), arguments %#llx %#llx %#llx; the process ends. If that was "
             "no attack it is a bug: run with --seccomp-level permissive and report this line",
             thread_name, syscall_name(info->si_syscall), info->si_syscall, (unsigned long long)regs[REG_RDI],
             (unsigned long long)regs[REG_RSI], (unsigned long long)regs[REG_RDX]);
+    (void)audit_ring_add(&seccomp_ring, &entry);
     _exit(SECCOMP_EXIT_STATUS);
 }
 
@@ -82,6 +91,14 @@ int seccomp_get_program(
     return 0;
 }
 
+static void ask_supervisor(struct sock_fprog *program)
+{
+    for (size_t i = 0; i < program->len; i++) {
+        if (program->filter[i].code == (BPF_RET | BPF_K) && program->filter[i].k == SECCOMP_RET_LOG)
+            program->filter[i].k = SECCOMP_RET_USER_NOTIF;
+    }
+}
+
 int seccomp_prepare(enum seccomp_level level, const struct seccomp_compiled *compiled)
 {
     const uint32_t needed = level == SECCOMP_PERMISSIVE ? SECCOMP_RET_LOG : SECCOMP_RET_TRAP;
@@ -96,9 +113,16 @@ int seccomp_prepare(enum seccomp_level level, const struct seccomp_compiled *com
     if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &needed) < 0)
         return -errno;
     r = catch_refusals();
+    if (r == 0 && level == SECCOMP_PERMISSIVE) {
+        r = supervise_start();
+        supervised = r == 0;
+        r = r == -EOPNOTSUPP ? 0 : r; /* then the kernel's log is all there is */
+    }
     for (size_t i = 0; r == 0 && i < count; i++) {
         filters[i].profile = compiled->programs[i].name;
         r = seccomp_get_program(compiled, level, filters[i].profile, &filters[i].program);
+        if (r == 0 && supervised)
+            ask_supervisor(&filters[i].program);
     }
     filter_count = r == 0 ? count : 0;
     return r;
@@ -106,6 +130,7 @@ int seccomp_prepare(enum seccomp_level level, const struct seccomp_compiled *com
 
 void seccomp_enter(const struct seccomp_profile *profile)
 {
+    int r = -ENOENT;
     size_t i = 0;
     sigset_t set;
 
@@ -117,10 +142,14 @@ void seccomp_enter(const struct seccomp_profile *profile)
     sigaddset(&set, SIGSYS);
     (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     (void)prctl(PR_GET_NAME, thread_name);
-    if (i < filter_count && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filters[i].program) == 0)
+    if (i < filter_count && supervised)
+        r = supervise_enter(&filters[i].program, profile, thread_name);
+    else if (i < filter_count)
+        r = prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filters[i].program) < 0 ? -errno : 0;
+    if (r == 0)
         return;
     log_msg(LOG_ERROR, "seccomp: the filter %s of thread %s: %s", profile->name, thread_name,
-            i < filter_count ? strerror(errno) : "was not prepared");
+            i < filter_count ? strerror(-r) : "was not prepared");
     _exit(EXIT_FAILURE);
 }
 

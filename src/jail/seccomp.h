@@ -6,7 +6,8 @@
  * is one system call, the condition on one argument where there is one, and
  * why the thread needs it. What no rule allows is not carried out: the kernel
  * sends SIGSYS, whose handler writes one line that names the thread, the call
- * and its arguments, and ends the process with SECCOMP_EXIT_STATUS. Nobody can
+ * and its arguments, notes it in the audit ring if there is one (audit.h), and
+ * ends the process with SECCOMP_EXIT_STATUS. Nobody can
  * get around the handler: no profile allows to change it, and a blocked SIGSYS
  * kills. A call of another architecture (32 bits, x32) kills at once.
  *
@@ -68,7 +69,7 @@ struct seccomp_compiled {
 enum seccomp_level {
     SECCOMP_MINIMAL,    /* each thread its own profile */
     SECCOMP_BASIC,      /* each thread all profiles */
-    SECCOMP_PERMISSIVE, /* nothing is refused; the kernel logs what MINIMAL would refuse */
+    SECCOMP_PERMISSIVE, /* nothing is refused; what MINIMAL would refuse is noted (supervise.h) */
 };
 
 /* The program of a profile at a level, to be freed (filter). -ENOENT: there is none of that name. -ENOMEM. */

@@ -2,6 +2,9 @@
 /* The compiler of profiles: each case is a child that enters one and then makes a call. */
 #include "jail/seccomp.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -12,6 +15,8 @@
 #include "base/log.h"
 #include "base/macro.h"
 #include "base/test.h"
+#include "jail/audit.h"
+#include "jail/start.h"
 #include "jail/test-rules.h"
 
 enum { DONE = 7, FAILED = 8 }; /* how a child ends: the call came back without or with an error */
@@ -110,6 +115,136 @@ static void test_levels(void **state)
     assert_int_equal(WEXITSTATUS(try_at(SECCOMP_PERMISSIVE, &test_small, SYS_getppid, 0, 0, 0)), DONE);
 }
 
+/* ---- the audit ring ---- */
+
+static char ring_path[64];
+
+static int ring_setup(void **state)
+{
+    char dir[] = "/tmp/ironclaw-seccomp-XXXXXX";
+
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(ring_path, sizeof(ring_path), "%s/ring", dir);
+    return 0;
+}
+
+static int ring_teardown(void **state)
+{
+    (void)unlink(ring_path);
+    *strrchr(ring_path, '/') = '\0';
+    return rmdir(ring_path);
+}
+
+static void *some_calls(void *profile)
+{
+    (void)prctl(PR_SET_NAME, profile == &test_small ? "small" : "other");
+    seccomp_enter(profile);
+    for (int i = 0; i < 5; i++)
+        (void)syscall(SYS_getppid, 1, 2, 3, 4, 5, 6);
+    (void)syscall(SYS_lseek, -1, 0, 0); /* what the list looks at makes two calls of them */
+    (void)syscall(SYS_lseek, -1, 0, 8);
+    (void)syscall(SYS_lseek, -1, 0, 8);
+    return NULL;
+}
+
+/* In a process with a ring: two threads, one after the other. */
+static _noreturn_ void ring_child(enum seccomp_level level, int ring_fd)
+{
+    const struct seccomp_profile *const profiles[] = {&test_small, &test_other};
+    pthread_t thread;
+    char text[16];
+
+    log_init("test", LOG_ERROR, -1);
+    (void)snprintf(text, sizeof(text), "%d", ring_fd);
+    if (seccomp_audit_to(text) != 0 || fcntl(ring_fd, F_GETFD) != -1)
+        _exit(98);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || seccomp_prepare(level, &test_compiled) != 0)
+        _exit(99);
+    for (size_t i = 0; i < ARRAY_SIZE(profiles); i++) {
+        if (pthread_create(&thread, NULL, some_calls, (void *)profiles[i]) != 0)
+            _exit(97);
+        (void)pthread_join(thread, NULL);
+    }
+    _exit(DONE);
+}
+
+static int run_with_ring(enum seccomp_level level, struct audit_log *ret)
+{
+    int fd = -1, status;
+    pid_t pid;
+
+    assert_int_equal(audit_ring_create(ring_path, &fd), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        ring_child(level, fd);
+    (void)close(fd);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(audit_read(ring_path, AUDIT_PROCESS_ENTRIES, ret), 0);
+    return WEXITSTATUS(status);
+}
+
+static void test_ring_of_a_refusal(void **state)
+{
+    struct audit_log log;
+
+    assert_int_equal(run_with_ring(SECCOMP_MINIMAL, &log), SECCOMP_EXIT_STATUS);
+    assert_int_equal(log.count, 1);
+    assert_int_equal(log.entries[0].action, AUDIT_KILLED);
+    assert_int_equal(log.entries[0].call, SYS_getppid);
+    for (unsigned i = 0; i < 6; i++)
+        assert_int_equal(log.entries[0].args[i], i + 1);
+    assert_string_equal(log.entries[0].thread, "small");
+    assert_true(log.entries[0].time_unix_ms > 1000000000000);
+    audit_log_deinit(&log);
+}
+
+static const struct audit_entry *find(const struct audit_log *log, const char *thread, int call, uint64_t arg2)
+{
+    for (size_t i = 0; i < log->count; i++) {
+        const struct audit_entry *e = &log->entries[i];
+
+        if (strcmp(e->thread, thread) == 0 && e->call == call && e->args[2] == arg2)
+            return e;
+    }
+    fail_msg("no entry of %s, call %d", thread, call);
+    return NULL;
+}
+
+/* Nothing is refused; each call once, with how often; by the thread that made it. */
+static void test_ring_of_permissive(void **state)
+{
+    struct audit_log log;
+
+    assert_int_equal(run_with_ring(SECCOMP_PERMISSIVE, &log), DONE);
+    assert_int_equal(find(&log, "small", SYS_getppid, 3)->count, 5);
+    assert_int_equal(find(&log, "small", SYS_getppid, 3)->action, AUDIT_ALLOWED);
+    assert_int_equal(find(&log, "small", SYS_getppid, 3)->args[5], 6);
+    assert_int_equal(find(&log, "small", SYS_lseek, 0)->count, 1);
+    assert_int_equal(find(&log, "small", SYS_lseek, 8)->count, 2);
+    assert_int_equal(find(&log, "other", SYS_lseek, 0)->count, 3); /* its list has no lseek, so no difference */
+    for (size_t i = 0; i < log.count; i++) {
+        assert_true(strcmp(log.entries[i].thread, "other") != 0 || log.entries[i].call != SYS_getppid);
+        assert_int_not_equal(log.entries[i].call, SYS_write); /* in both lists */
+    }
+    audit_log_deinit(&log);
+}
+
+static void test_ring_option(void **state)
+{
+    static const char *const wrong[] = {"", "0", "2", "-1", "3x", "700", "99999999999999999999"};
+    char text[16];
+    int fd;
+
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+        assert_int_equal(seccomp_audit_to(wrong[i]), -EINVAL);
+    fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    (void)snprintf(text, sizeof(text), "%d", fd);
+    assert_int_equal(seccomp_audit_to(text), -EINVAL);
+    (void)close(fd);
+}
+
 /* As the API's and the drives' threads do. */
 static void test_blocked_signals(void **state)
 {
@@ -176,6 +311,9 @@ int main(void)
             cmocka_unit_test(test_architectures),
             cmocka_unit_test(test_the_line),
             cmocka_unit_test(test_levels),
+            cmocka_unit_test_setup_teardown(test_ring_of_a_refusal, ring_setup, ring_teardown),
+            cmocka_unit_test_setup_teardown(test_ring_of_permissive, ring_setup, ring_teardown),
+            cmocka_unit_test(test_ring_option),
             cmocka_unit_test(test_blocked_signals),
             cmocka_unit_test(test_not_prepared),
             cmocka_unit_test(test_own_pid),

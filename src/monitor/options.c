@@ -29,6 +29,7 @@ static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [-
                             "      --seccomp-level L    minimal, basic or permissive (minimal)\n"
                             "      --seccomp-report     print what each thread may call, and why, and exit\n"
                             "      --no-seccomp         no filters\n"
+                            "      --audit-fd N         inherited ring for what the filters refuse\n"
                             "      --seccomp-filter F   refused: the filters are built in\n"
                             "      --help               print this and exit\n"
                             "      --version            print the version and exit\n"
@@ -52,6 +53,7 @@ enum {
     OPT_SECCOMP_FILTER,
     OPT_SECCOMP_LEVEL,
     OPT_SECCOMP_REPORT,
+    OPT_AUDIT_FD,
     OPT_HELP,
     OPT_VERSION,
 };
@@ -70,6 +72,7 @@ static const struct option long_options[] = {
         {"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
         {"seccomp-filter", required_argument, NULL, OPT_SECCOMP_FILTER},
         {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
+        {"audit-fd", required_argument, NULL, OPT_AUDIT_FD},
         {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
@@ -172,6 +175,8 @@ static int take(struct options *options, int option, const char *value, bool *no
         return seccomp_level_parse(value, &options->seccomp_level) == 0
                        ? 0
                        : refuse("--seccomp-level: there is no level '%s'", value);
+    case OPT_AUDIT_FD:
+        return seccomp_audit_to(value) == 0 ? 0 : refuse("--audit-fd: '%s' is no inherited audit ring", value);
     case OPT_SECCOMP_REPORT:
         options->seccomp_report = true;
         return 0;

@@ -296,7 +296,7 @@ int ic_audit_read(const char *vm_id, struct ic_audit_entry **ret, size_t *ret_co
             to_public(&list.entries[i], i, &entries[n++]);
     }
     free(list.entries);
-    if (r < 0)
+    if (r < 0 || !entries)
         return r;
     qsort(entries, n, sizeof(*entries), compare_time);
     *ret = TAKE_PTR(entries);

@@ -191,6 +191,11 @@ static int look_at_host(struct spawn *s, struct ic_error *error)
     r = backend_pick(s->config.backend, s->config.require_hardware_isolation, &s->backend, &probe, error);
     if (r < 0)
         return r;
+    if (s->config.seccomp_level == IC_SECCOMP_PERMISSIVE && !(s->backend->capabilities & BACKEND_PERMISSIVE))
+        return ic_fail(error, IC_ERR_UNSUPPORTED,
+                "seccomp_level permissive: the backend %s has filters of its own, which always refuse; minimal and "
+                "basic are both its own, or take another --backend",
+                ic_backend_name(s->backend->id));
     s->record.backend = s->backend->id;
     s->record.isolation = probe.isolation;
     return 0;

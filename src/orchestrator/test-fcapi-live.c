@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/audit-log.h"
 #include "orchestrator/backends/fcapi.h"
 #include "orchestrator/tail.h"
 
@@ -126,6 +127,7 @@ static void world_init(struct world *w, const uint8_t *code, size_t len)
     w->start.console_fd = open_log(w, "console.log");
     w->start.log_fd = open_log(w, "monitor.log");
     w->start.alive_fd = open_log(w, "alive");
+    assert_int_equal(audit_make_rings(w->dir, &w->start.monitor_audit_fd, &w->start.vsock_audit_fd, NULL), 0);
     error = (struct ic_error){0};
 }
 
@@ -136,6 +138,8 @@ static void world_deinit(struct world *w)
     fd_close(w->start.console_fd);
     fd_close(w->start.log_fd);
     fd_close(w->start.alive_fd);
+    fd_close(w->start.monitor_audit_fd);
+    fd_close(w->start.vsock_audit_fd);
     assert_int_equal(confine_end(&w->record, deadline_after_ms(5000)), 0);
     confine_deinit(&w->confine);
     record_deinit(&w->record);

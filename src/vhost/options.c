@@ -34,6 +34,7 @@ static const char usage[] = "Usage: ironclaw-vsock --guest-cid N --uds-path PATH
                             "      --seccomp-level L  minimal, basic or permissive (minimal)\n"
                             "      --seccomp-report   print what the process may call, and why, and exit\n"
                             "      --no-seccomp       no filter\n"
+                            "      --audit-fd N       inherited ring for what the filter refuses\n"
                             "      --help             print this and exit\n"
                             "      --version          print the version and exit\n"
                             "\n"
@@ -55,6 +56,7 @@ enum {
     OPT_SECCOMP_LEVEL,
     OPT_SECCOMP_REPORT,
     OPT_NO_SECCOMP,
+    OPT_AUDIT_FD,
     OPT_HELP,
     OPT_VERSION,
 };
@@ -71,6 +73,7 @@ static const struct option long_options[] = {
         {"max-lifetime-ms", required_argument, NULL, OPT_MAX_LIFETIME_MS},
         {"vmm-pidfd", required_argument, NULL, OPT_VMM_PIDFD},
         {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
+        {"audit-fd", required_argument, NULL, OPT_AUDIT_FD},
         {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
         {"no-seccomp", no_argument, NULL, OPT_NO_SECCOMP},
         {"help", no_argument, NULL, OPT_HELP},
@@ -189,6 +192,8 @@ static int parse_one(struct options *o, int option, const char *arg)
         return seccomp_level_parse(arg, &o->seccomp_level) == 0
                        ? 0
                        : refuse("--seccomp-level %s: not one of minimal, basic, permissive", arg);
+    case OPT_AUDIT_FD:
+        return seccomp_audit_to(arg) == 0 ? 0 : refuse("--audit-fd %s: not an inherited audit ring", arg);
     case OPT_SECCOMP_REPORT:
         o->seccomp_report = true;
         return 0;

@@ -534,6 +534,8 @@ static void test_usage(void **state)
     USAGE("--max-connections 1024", "--max-connections", "1024");
     USAGE("--max-lifetime-ms 4294967296", "--max-lifetime-ms", "4294967296");
     USAGE("--vmm-pidfd 700", "--vmm-pidfd", "700");
+    USAGE("--audit-fd 1:", "--audit-fd", "1");
+    USAGE("--audit-fd 700:", "--audit-fd", "700");
     USAGE("unexpected argument", "--guest-cid", "3", "word");
     USAGE("unrecognized option", "--nonsense");
 }

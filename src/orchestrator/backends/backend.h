@@ -51,6 +51,7 @@ struct backend_probe {
 enum {
     BACKEND_PAUSE = 1 << 0,
     BACKEND_SNAPSHOT = 1 << 1,
+    BACKEND_PERMISSIVE = 1 << 2, /* its filters are ours, so that they can be told to refuse nothing */
 };
 
 struct backend {

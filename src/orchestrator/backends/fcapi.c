@@ -250,9 +250,11 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
 {
     const struct fcapi *kind = backend->data;
     _cleanup_(freep) char *program = fcapi_path(kind);
-    char path[PATH_ROOM], id[IC_VM_ID_MAX + 1];
+    char path[PATH_ROOM], id[IC_VM_ID_MAX + 1], audit_fd[16];
     char *argv[] = {program, (char *)"--api-sock", path, (char *)"--id", id, (char *)"--level", (char *)"Warning",
-            kind->ours ? (char *)"--seccomp-level" : NULL, (char *)seccomp_words[start->record->seccomp_level], NULL};
+            kind->ours ? (char *)"--seccomp-level" : NULL, (char *)seccomp_words[start->record->seccomp_level],
+            (char *)"--audit-fd", audit_fd, NULL};
+    const int keep[] = {start->alive_fd, start->monitor_audit_fd, start->overlay_fd};
     struct process_options options = {
             .size = sizeof(options),
             .path = program,
@@ -260,8 +262,8 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
             .mark = start->mark,
             .out_fd = start->console_fd,
             .err_fd = start->log_fd,
-            .keep_fds = (const int[]){start->alive_fd, start->overlay_fd},
-            .keep_count = start->overlay_fd >= 0 ? 2 : 1,
+            .keep_fds = keep,
+            .keep_count = start->overlay_fd >= 0 ? 3 : 2,
             .die_with_parent = start->die_with_parent,
     };
     struct jail jail;
@@ -274,6 +276,7 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
     if (r < 0)
         return r;
     (void)snprintf(id, sizeof(id), "%s", start->record->vm_id);
+    (void)snprintf(audit_fd, sizeof(audit_fd), "%d", start->monitor_audit_fd);
     for (char *p = id; kind->plain_id && *p; p++) {
         if (*p == '_')
             *p = '-';
@@ -318,7 +321,7 @@ static int fcapi_resume(const struct backend *backend, const char *run_dir, stru
 
 const struct backend backend_ironclaw = {
         .id = IC_BACKEND_IRONCLAW,
-        .capabilities = BACKEND_PAUSE,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE,
         .data = &fcapi_ironclaw,
         .probe = fcapi_probe,
         .start = fcapi_start,

@@ -307,10 +307,13 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     add(&vsock_argv, "warning");
     add(&vsock_argv, "--seccomp-level");
     add(&vsock_argv, "%s", seccomp_words[start->record->seccomp_level]);
+    add(&vsock_argv, "--audit-fd");
+    add(&vsock_argv, "%d", start->vsock_audit_fd);
     r = vsock_jail(&jail, vsock, start, error);
     if (r < 0)
         return r;
-    return spawn(&start->vsock, &vsock_argv, start, &jail, (const int[]){for_vsock, uds_fd, start->alive_fd}, 3, error);
+    return spawn(&start->vsock, &vsock_argv, start, &jail,
+            (const int[]){for_vsock, uds_fd, start->alive_fd, start->vsock_audit_fd}, 4, error);
 }
 
 static int control(const char *run_dir, const char *command, struct ic_error *error)
@@ -334,7 +337,7 @@ static int qemu_resume(const struct backend *backend, const char *run_dir, struc
 
 const struct backend backend_qemu = {
         .id = IC_BACKEND_QEMU,
-        .capabilities = BACKEND_PAUSE,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE,
         .probe = qemu_probe,
         .start = qemu_start,
         .pause = qemu_pause,
