@@ -8,6 +8,7 @@ SECONDS ?= 600
 BUDGET  ?= 60
 N       ?= 50
 SEED    ?=
+MINUTES ?= 10
 FROM    ?=
 JOBS    ?= $(shell nproc)
 ARGS    ?=
@@ -18,7 +19,7 @@ V       ?=
 # A build tree runs as it is: scripts/env says where its parts are.
 RUN = BUILD=$(BUILD) scripts/env
 
-.PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test soak bench-host \
+.PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test load-test soak bench-host \
 	bench bench-boot bench-devices picture install lint sanitize fuzz fuzz-nightly fuzz-coverage cross clean
 
 help:
@@ -68,6 +69,9 @@ integration escape: image ## only these tests; T=name for one
 
 kill-test: image ## kill -9 of a random process at a random moment of N=50 runs; SEED= to repeat one, FROM= its first round
 	@IRONCLAW_TEST_KILLS=$(N) IRONCLAW_TEST_SEED=$(SEED) IRONCLAW_TEST_KILLS_FROM=$(FROM) $(RUN) tests/run.py -v --build $(BUILD) -k kill_at_random integration
+
+load-test: image ## MINUTES=10 of eight VMs, five of which do their worst: what the others notice
+	@IRONCLAW_TEST_MINUTES=$(MINUTES) $(RUN) tests/run.py --build $(BUILD) -k load/mixed load
 
 soak: image ## N=50 rounds of the integration and escape tests, until one fails
 	@for i in $$(seq $(N)); do echo "round $$i of $(N)"; \
