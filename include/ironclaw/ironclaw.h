@@ -161,8 +161,9 @@ struct ic_vm_info {
     char kernel[128];               /* release */
     int32_t monitor_pid, vsock_pid; /* 0 when gone; vsock_pid also when the monitor has the vsock itself */
     int64_t created_unix_ms, ready_unix_ms;
-    uint64_t boot_ms;  /* spawn to ready */
-    char failure[512]; /* cause, when FAILED */
+    uint64_t boot_ms;      /* spawn to ready */
+    char failure[512];     /* cause, when FAILED */
+    char jail_missing[64]; /* the stages of its jail that it is without: "cgroup, root"; "all": off; "" none */
 };
 
 /* A VM with the default configuration, named task_id. Returns when it is ready. */

@@ -241,6 +241,20 @@ int unix_connect(const char *path, bool nonblock, int *ret_fd)
     return 0;
 }
 
+int unix_connect_nofollow(const char *path, bool nonblock, int *ret_fd)
+{
+    _cleanup_(fd_closep) int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    char by_fd[40];
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISSOCK(st.st_mode))
+        return S_ISLNK(st.st_mode) ? -ELOOP : -ENOTSOCK;
+    (void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+    return unix_connect(by_fd, nonblock, ret_fd);
+}
+
 ssize_t unix_send_fds(int sock, const void *data, size_t len, const int *fds, size_t nfds)
 {
     union {

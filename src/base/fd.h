@@ -45,6 +45,9 @@ int fd_write_file_atomic(int dirfd, const char *path, const void *data, size_t l
 /* Stream sockets. -ENAMETOOLONG when the path does not fit sun_path (108 bytes). Listening sockets get mode 0600. */
 int unix_listen(const char *path, int backlog, int *ret_fd);
 int unix_connect(const char *path, bool nonblock, int *ret_fd); /* -EINPROGRESS/-EAGAIN never leave an fd behind */
+/* The same to a socket in a directory that somebody else may write: -ELOOP when a link is in its place, -ENOTSOCK when
+ * another file is. Of any length; needs /proc. */
+int unix_connect_nofollow(const char *path, bool nonblock, int *ret_fd);
 
 /* One sendmsg/recvmsg with descriptors. recv: *ret_nfds <= max_fds; all others are closed; -EPROTO if truncated. */
 ssize_t unix_send_fds(int sock, const void *data, size_t len, const int *fds, size_t nfds);

@@ -38,6 +38,26 @@ static void a_path_of_108_bytes_is_refused(void **state)
     assert_int_equal(fd, -7);
 }
 
+/* Whoever may write in the directory can't have us connect elsewhere. */
+static void follows_no_link_to_a_socket(void **state)
+{
+    char path[64], link[64];
+    int listener, fd = -1;
+
+    (void)snprintf(path, sizeof(path), "%s/socket", dir);
+    (void)snprintf(link, sizeof(link), "%s/link", dir);
+    assert_int_equal(unix_listen(path, 4, &listener), 0);
+    assert_int_equal(symlink(path, link), 0);
+    assert_int_equal(unix_connect_nofollow(path, true, &fd), 0);
+    fd_close(fd);
+    assert_int_equal(unix_connect_nofollow(link, true, &fd), -ELOOP);
+    assert_int_equal(unix_connect_nofollow(dir, true, &fd), -ENOTSOCK);
+    assert_int_equal(unlink(link), 0);
+    assert_int_equal(unix_connect_nofollow(link, true, &fd), -ENOENT);
+    fd_close(listener);
+    assert_int_equal(unlink(path), 0);
+}
+
 static void listening_sockets_are_private(void **state)
 {
     _cleanup_(fd_closep) int fd = -1;
@@ -115,6 +135,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(a_path_of_108_bytes_is_refused),
+            cmocka_unit_test(follows_no_link_to_a_socket),
             cmocka_unit_test(listening_sockets_are_private),
             cmocka_unit_test(descriptors_travel_and_excess_is_closed),
             cmocka_unit_test(reads_end_at_deadline_and_at_end_of_file),

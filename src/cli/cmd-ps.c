@@ -57,6 +57,8 @@ static void put_json(struct json *j, const struct ic_vm_info *vm)
     json_i64(j, vm->monitor_pid);
     json_key(j, "vsock_pid");
     json_i64(j, vm->vsock_pid);
+    json_key(j, "jail_missing");
+    json_string(j, vm->jail_missing[0] ? vm->jail_missing : NULL);
     json_key(j, "failure");
     json_string(j, vm->failure[0] ? vm->failure : NULL);
     json_end(j);

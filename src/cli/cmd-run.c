@@ -18,10 +18,10 @@
 #include "cli/tty.h"
 
 struct run_args {
-    bool interactive, tty, rm, keep, require_hardware, quiet, json;
+    bool interactive, tty, rm, keep, require_hardware, strict, quiet, json;
     struct cli_list env, env_files;
     struct cli_number memory, timeout;
-    const char *workdir, *user, *cpus, *name, *image, *backend, *config;
+    const char *workdir, *user, *cpus, *name, *image, *backend, *jail, *config;
 };
 
 #define FIELD(f) offsetof(struct run_args, f)
@@ -42,6 +42,9 @@ static const struct cli_option options[] = {
         {0, "image", "NAME", "the image to boot (base)", CLI_STRING, FIELD(image), CLI_COMPLETE_IMAGE},
         {0, "backend", "auto|ironclaw|firecracker|qemu", "what runs the VM", CLI_CHOICE, FIELD(backend), 0},
         {0, "require-hardware-isolation", NULL, "refuse software emulation", CLI_FLAG, FIELD(require_hardware), 0},
+        {0, "jail", "auto|strict|off", "confine its processes as far as this host can, fully, or not", CLI_CHOICE,
+                FIELD(jail), 0},
+        {0, "strict", NULL, "the same as --jail strict", CLI_FLAG, FIELD(strict), 0},
         {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(config), CLI_COMPLETE_FILE},
         {'q', "quiet", NULL, "say nothing about the VM", CLI_FLAG, FIELD(quiet), 0},
         {0, "json", NULL, "print one JSON object with the result and the output", CLI_FLAG, FIELD(json), 0},
@@ -120,6 +123,7 @@ static int apply_options(struct run *run)
             (r = set(config, "backend", a->backend)) || (r = set(config, "vcpu_count", a->cpus)) ||
             (r = set(config, "user", a->user)) || (r = set_number(config, "memory_mib", &a->memory)) ||
             (r = set_number(config, "timeout_ms", &a->timeout)) ||
+            (r = set(config, "jail", a->strict ? "strict" : a->jail)) ||
             (r = set(config, "require_hardware_isolation", a->require_hardware ? "true" : NULL)))
         return r;
     /* The environment belongs to the VM: later commands in a kept one have it too. */
@@ -161,6 +165,8 @@ static int check(const struct run *run)
 
     if (a->keep && a->rm)
         return cli_usage("--keep and --rm exclude each other");
+    if (a->strict && a->jail && strcmp(a->jail, "strict") != 0)
+        return cli_usage("--strict and --jail %s exclude each other", a->jail);
     if (!run->has_command && !a->keep)
         return cli_usage("no command given; for a shell: ironclaw run -it -- bash");
     if (!run->has_command && (a->interactive || a->tty || a->workdir))
@@ -179,13 +185,18 @@ static int fail(const struct run *run, int r, const struct ic_error *error)
     return status;
 }
 
-/* Isolation by hardware is what everybody expects, so only less than that is worth a line. */
+/* Isolation by hardware and a jail are what everybody expects, so only less than that is worth a line. A group of its
+ * own bounds what the VM takes, not what it reaches: without one there is nothing to warn of. */
 static void announce(const struct run *run)
 {
-    if (run->args->quiet || run->args->json || run->info.isolation == IC_ISOLATION_HARDWARE)
+    const struct ic_vm_info *info = &run->info;
+    bool jailed = !info->jail_missing[0] || strcmp(info->jail_missing, "cgroup") == 0;
+
+    if (run->args->quiet || run->args->json || (info->isolation == IC_ISOLATION_HARDWARE && jailed))
         return;
-    (void)fprintf(stderr, "ironclaw: backend %s, isolation: %s\n", ic_backend_name(run->info.backend),
-            ic_isolation_name(run->info.isolation));
+    (void)fprintf(stderr, "ironclaw: backend %s, isolation: %s%s%s\n", ic_backend_name(info->backend),
+            ic_isolation_name(info->isolation),
+            jailed ? "" : ", its jail is without: ", jailed ? "" : info->jail_missing);
 }
 
 static void put_vm(struct json *j, const struct ic_vm_info *info)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -20,6 +21,7 @@
 
 #define ORPHAN_TIMEOUT_MS 1000u
 #define SUFFIX_SIZE       12u
+#define PROBE_TIMEOUT_MS  5000u
 
 /* Memory beside the guest's: the monitor's own, page tables, page cache of the image; the emulator's translated code.
  * Threads: vCPUs and what else a monitor has. */
@@ -266,6 +268,37 @@ int confine_jail(const struct confine *c, struct jail *ret, const char *program,
     *ret = jail;
     return 0;
 }
+
+int confine_probe(struct record *record, char *const *argv, struct ic_error *error)
+{
+    _cleanup_(fd_closep) int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC), pidfd = -1;
+    struct process_options options = {
+            .size = sizeof(options), .path = argv[0], .argv = argv, .mark = "probe", .die_with_parent = true};
+    uint64_t deadline = deadline_after_ms(PROBE_TIMEOUT_MS);
+    struct confine c = {.mode = IC_JAIL_AUTO, .cgroup_fd = -1};
+    struct process_id id = {0};
+    struct jail jail;
+    int r = null_fd < 0 ? -errno : fd_above_stdio(&null_fd);
+
+    if (r < 0)
+        return ic_fail_errno(error, r, "/dev/null");
+    options.out_fd = options.err_fd = null_fd;
+    if (geteuid() == 0 && may_mount())
+        c.uid = CONFINE_UID_FIRST;
+    make_group(&c, record);
+    r = confine_jail(&c, &jail, argv[0], error);
+    if (r == 0)
+        r = confine_spawn(&c, &options, &jail, record, &id, &pidfd, error);
+    if (r == 0) {
+        (void)fd_wait(pidfd, POLLIN, deadline);
+        (void)process_kill(&id, deadline);
+    }
+    (void)confine_end(record, deadline);
+    confine_deinit(&c);
+    return r;
+}
+
+/* ---- starting ---- */
 
 static void note(struct record *record, const struct confine *c, const struct jail_report *report)
 {

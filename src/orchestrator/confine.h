@@ -39,6 +39,10 @@ int confine_jail(const struct confine *confine, struct jail *ret, const char *pr
 int confine_spawn(const struct confine *confine, struct process_options *options, const struct jail *jail,
         struct record *record, struct process_id *ret, int *ret_pidfd, struct ic_error *error);
 
+/* What a VM's jail would have here: starts `argv` (ends by itself) in one of mode auto, with record->jail to show for
+ * it. */
+int confine_probe(struct record *record, char *const *argv, struct ic_error *error);
+
 /* Ends the VM's group, if it has one. 0, -ETIMEDOUT. */
 int confine_end(const struct record *record, uint64_t deadline);
 

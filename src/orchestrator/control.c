@@ -43,7 +43,7 @@ static int finish(struct table_entry *entry, struct record *record, const char *
 
     if (!record->keep)
         return table_remove(entry, record, error);
-    r = table_remove_run_dir(entry, record->run_dir, error);
+    r = table_remove_run_dir(entry, record->run_dir, record->run_dir_inode, error);
     if (r == 0 && state_allowed(record->state, IC_VM_GONE))
         r = table_change(entry, record, IC_VM_GONE, cause, error);
     return r;

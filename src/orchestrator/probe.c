@@ -145,7 +145,7 @@ static void check_monitors(struct ic_host_report *report)
         else
             check(report, kind->program, IC_CHECK_OK, "", "%s%s: %s%s", path,
                     probe.usable ? "" : " (can't be used without hardware virtualization)", version,
-                    monitors[i].asked_for ? "; without its jailer" : "");
+                    monitors[i].asked_for ? "; in our jail, not by its jailer" : "");
     }
 }
 
@@ -249,6 +249,31 @@ static void check_userns(struct ic_host_report *report)
             "%s", off ? "are switched off" : "are available");
 }
 
+/* By trying it, with a program of ours. */
+static void check_jail(struct ic_host_report *report)
+{
+    _cleanup_(freep) char *program = backend_libexec("ironclaw-vsock");
+    char *argv[] = {program, (char *)"--version", NULL}, missing[160] = "";
+    struct record record = {.vm_id = "doctor", .vcpu_count = 1, .memory_mib = 64};
+    struct ic_error error;
+    size_t len = 0;
+
+    if (!program)
+        return; /* said already */
+    if (confine_probe(&record, argv, &error) < 0) {
+        check(report, "jail", IC_CHECK_FAILED, "--jail off does without; see ironclaw-jail(7)", "%s", error.message);
+    } else {
+        for (int i = 0; i < JAIL_STAGES && len < sizeof(missing); i++) {
+            if (record.jail[i][0])
+                len += (size_t)snprintf(missing + len, sizeof(missing) - len, "%s%s: %s", len ? "; " : "",
+                        jail_stage_names[i], record.jail[i]);
+        }
+        check(report, "jail", len ? IC_CHECK_WARNING : IC_CHECK_OK, "see ironclaw-jail(7)", "%s%s",
+                len ? "not complete; " : "all stages: cgroup, namespaces, root, user, capabilities, limits", missing);
+    }
+    record_deinit(&record);
+}
+
 int ic_probe_host(struct ic_host_report *ret, struct ic_error *error)
 {
     struct ic_host_report report = {.size = sizeof(report)};
@@ -264,6 +289,7 @@ int ic_probe_host(struct ic_host_report *ret, struct ic_error *error)
     check_room(&report);
     check_tools(&report);
     check_userns(&report);
+    check_jail(&report);
     if (backend_pick(IC_BACKEND_AUTO, false, &backend, &probe, &why) == 0) {
         report.backend = backend->id;
         report.isolation = probe.isolation;

@@ -85,7 +85,7 @@ int table_settle(struct table_entry *entry, struct record *record, struct ic_err
         return r;
     if (!record->keep)
         return table_remove(entry, record, error);
-    r = table_remove_run_dir(entry, record->run_dir, error);
+    r = table_remove_run_dir(entry, record->run_dir, record->run_dir_inode, error);
     if (r < 0)
         return r;
     if (by_itself && state_allowed(record->state, IC_VM_GONE))
@@ -126,7 +126,7 @@ static int reap_recordless(const char *vm_id, struct ic_error *error)
     }
     r = table_end_processes(&entry, NULL, error);
     if (r == 0)
-        r = table_remove_run_dir(&entry, run_dir, error);
+        r = table_remove_run_dir(&entry, run_dir, 0, error);
     if (r == 0)
         r = table_remove_claimed(&entry, NULL, error);
     table_entry_deinit(&entry);

@@ -90,8 +90,8 @@ char *record_encode(const struct record *r)
     ADD("{s:{s:s, s:s}}", "image", "name", r->image, "digest", r->image_digest);
     ADD("{s:{s:s, s:s, s:s?, s:s?}}", "kernel", "release", r->kernel, "kind", r->kernel_kind, "path", r->kernel_path,
             "initrd_path", r->initrd_path);
-    ADD("{s:s?, s:s?, s:s?, s:s?}", "rootfs_path", r->rootfs_path, "run_dir", r->run_dir, "user", r->user, "cwd",
-            r->cwd);
+    ADD("{s:s?, s:s?, s:I, s:s?, s:s?}", "rootfs_path", r->rootfs_path, "run_dir", r->run_dir, "run_dir_inode",
+            (json_int_t)r->run_dir_inode, "user", r->user, "cwd", r->cwd);
     ADD("{s:o}", "env", encode_list(r->env));
     ADD("{s:s, s:o, s:o, s:o}", "boot_id", r->boot_id, "creator", encode_process(&r->creator), "monitor",
             encode_process(&r->monitor), "vsock", encode_process(&r->vsock));
@@ -273,6 +273,7 @@ static int decode_object(struct record *r, const json_t *root)
     g.error = part.error;
     get_optional(&g, "rootfs_path", &r->rootfs_path);
     get_optional(&g, "run_dir", &r->run_dir);
+    r->run_dir_inode = (uint64_t)get_int(&g, "run_dir_inode", 0, INT64_MAX);
     get_optional(&g, "user", &r->user);
     get_optional(&g, "cwd", &r->cwd);
     get_env(&g, r);
@@ -319,6 +320,19 @@ bool record_vsock_alive(const struct record *record)
     return record->vsock.pid == 0 || process_alive(&record->vsock);
 }
 
+static void list_missing(const struct record *r, char *dst, size_t size)
+{
+    size_t len = 0;
+
+    dst[0] = '\0';
+    if (r->jail_mode == IC_JAIL_OFF)
+        (void)snprintf(dst, size, "all");
+    for (int i = 0; r->jail_mode != IC_JAIL_OFF && i < JAIL_STAGES && len < size; i++) {
+        if (r->jail[i][0])
+            len += (size_t)snprintf(dst + len, size - len, "%s%s", len ? ", " : "", jail_stage_names[i]);
+    }
+}
+
 void record_to_info(const struct record *r, struct ic_vm_info *ret)
 {
     struct ic_vm_info info = {
@@ -341,5 +355,6 @@ void record_to_info(const struct record *r, struct ic_vm_info *ret)
     memcpy(info.image_digest, r->image_digest, sizeof(info.image_digest));
     memcpy(info.kernel, r->kernel, sizeof(info.kernel));
     memcpy(info.failure, r->failure, sizeof(info.failure));
+    list_missing(r, info.jail_missing, sizeof(info.jail_missing));
     *ret = info;
 }

@@ -33,8 +33,9 @@ struct record {
     char image[128], image_digest[65], kernel[128], kernel_kind[16];
     char *kernel_path, *initrd_path, *rootfs_path; /* initrd_path may be NULL */
     char *run_dir;
-    char *user, *cwd; /* defaults for commands; may be NULL */
-    char **env;       /* the image's, then the VM's; NULL-terminated or NULL */
+    uint64_t run_dir_inode; /* its number when it was made: what is in it may be the monitor's word */
+    char *user, *cwd;       /* defaults for commands; may be NULL */
+    char **env;             /* the image's, then the VM's; NULL-terminated or NULL */
     char boot_id[BOOT_ID_SIZE];
     struct process_id creator, monitor, vsock;
     int64_t created_unix_ms, ready_unix_ms;

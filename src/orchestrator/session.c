@@ -96,7 +96,8 @@ static int connect_agent(const struct record *record, const struct buf *first, u
 
     if ((size_t)snprintf(path, sizeof(path), "%s/v", record->run_dir) >= sizeof(path))
         return -ENAMETOOLONG;
-    while ((r = unix_connect(path, true, &fd)) == -EAGAIN) { /* its backlog is full; there is nothing to poll for */
+    while ((r = unix_connect_nofollow(path, true, &fd)) ==
+            -EAGAIN) { /* its backlog is full; there is nothing to poll for */
         if (deadline_poll_ms(deadline) == 0)
             return -ETIMEDOUT;
         if (poll(NULL, 0, BACKLOG_POLL_MS) < 0)

@@ -319,7 +319,7 @@ static int open_log(const struct spawn *s, const char *name, int *ret_fd, struct
 static int open_all(struct spawn *s, struct ic_error *error)
 {
     char ready[16];
-    int r = table_make_run_dir(&s->entry, s->record.run_dir, error);
+    int r = table_make_run_dir(&s->entry, &s->record, error);
 
     if (r < 0)
         return r;
@@ -574,7 +574,7 @@ static void tear_down(struct spawn *s, const struct ic_error *cause)
     int r = table_end_processes(&s->entry, &s->record, NULL);
 
     if (r == 0 && s->started && s->record.keep) {
-        r = table_remove_run_dir(&s->entry, s->record.run_dir, NULL);
+        r = table_remove_run_dir(&s->entry, s->record.run_dir, s->record.run_dir_inode, NULL);
         if (r == 0)
             (void)table_change(&s->entry, &s->record, IC_VM_FAILED, cause->message, NULL);
     } else if (r == 0) {

@@ -265,6 +265,7 @@ int table_change(const struct table_entry *entry, struct record *record, enum ic
     if (to == IC_VM_FAILED)
         (void)log_escape(record->failure, sizeof(record->failure), cause, strlen(cause));
     if (state_is_final(to)) {
+        record->run_dir_inode = 0; /* gone, and the number may be given again */
         record->monitor = (struct process_id){0};
         record->vsock = (struct process_id){0};
     }
@@ -289,10 +290,12 @@ static int run_paths(const char *run_dir, char parent[PATH_SIZE], char link[PATH
     return 0;
 }
 
-int table_make_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error)
+int table_make_run_dir(const struct table_entry *entry, struct record *record, struct ic_error *error)
 {
+    const char *run_dir = record->run_dir;
     _cleanup_(fd_closep) int claim_fd = -1;
     char parent[PATH_SIZE], link[PATH_SIZE];
+    struct stat st;
     int r = run_paths(run_dir, parent, link);
 
     if (r < 0)
@@ -309,23 +312,28 @@ int table_make_run_dir(const struct table_entry *entry, const char *run_dir, str
                     "%s: is there already, of a VM with another state directory; choose another name", run_dir);
         return ic_fail_errno(error, -errno, "directory %s", run_dir);
     }
-    if (symlink(entry->dir, link) < 0) {
+    if (lstat(run_dir, &st) < 0 || symlink(entry->dir, link) < 0) {
         r = -errno;
         (void)rmdir(run_dir);
         return ic_fail_errno(error, r, "link %s", link);
     }
+    record->run_dir_inode = st.st_ino;
     return 0;
 }
 
-int table_remove_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error)
+int table_remove_run_dir(const struct table_entry *entry, const char *run_dir, uint64_t inode, struct ic_error *error)
 {
     char parent[PATH_SIZE], link[PATH_SIZE], target[PATH_SIZE];
     const char *slash = strrchr(run_dir, '/');
+    struct stat st;
     ssize_t n;
 
     if (run_paths(run_dir, parent, link) < 0 || strcmp(slash + 1, entry->vm_id) != 0)
         return ic_fail(error, IC_ERR_CORRUPT, "record of VM '%s': runtime directory '%s' is not its own", entry->vm_id,
                 run_dir);
+    /* The link may be gone, or lie: the monitor may write here. */
+    if (inode != 0 && lstat(run_dir, &st) == 0 && st.st_ino == inode && S_ISDIR(st.st_mode))
+        return path_remove_tree(run_dir, error);
     n = readlink(link, target, sizeof(target) - 1);
     if (n < 0)
         return 0; /* never made, or not ours; what is half made is reap's, which takes the claim lock */
@@ -395,7 +403,7 @@ int table_end_processes(const struct table_entry *entry, const struct record *re
 
 int table_remove_claimed(struct table_entry *entry, const struct record *record, struct ic_error *error)
 {
-    int r = record && record->run_dir ? table_remove_run_dir(entry, record->run_dir, error) : 0;
+    int r = record && record->run_dir ? table_remove_run_dir(entry, record->run_dir, record->run_dir_inode, error) : 0;
     char path[PATH_SIZE];
 
     /* The record before the rest: killed in between, we leave a directory without one, which reap knows. One with a

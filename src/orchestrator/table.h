@@ -45,16 +45,17 @@ int table_write(const struct table_entry *entry, const struct record *record, st
 int table_change(const struct table_entry *entry, struct record *record, enum ic_vm_state to, const char *cause,
         struct ic_error *error);
 
-/* The sockets' directory of a VM that the caller claimed. */
-int table_make_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error);
-int table_remove_run_dir(const struct table_entry *entry, const char *run_dir, struct ic_error *error);
+/* The sockets' directory of a VM that the caller claimed; noted in the record, which is to be written soon. `inode` of
+ * the record: with 0 a link that the VM's monitor could change has to say that it is ours. */
+int table_make_run_dir(const struct table_entry *entry, struct record *record, struct ic_error *error);
+int table_remove_run_dir(const struct table_entry *entry, const char *run_dir, uint64_t inode, struct ic_error *error);
 
 /* A descriptor for the VM's processes to inherit: while one of them has it, table_anyone_alive(). */
 int table_hold_alive(const struct table_entry *entry, int *ret_fd, struct ic_error *error);
 bool table_anyone_alive(const char *dir);
 
-/* Kills every process of the VM, recorded or not, and waits until none is left. What their filters refused goes into the
- * audit ring. */
+/* Kills every process of the VM, recorded or not, and waits until none is left. What their filters refused goes into
+ * the audit ring. */
 int table_end_processes(const struct table_entry *entry, const struct record *record, struct ic_error *error);
 
 /* Removes the sockets and the record; the processes must be gone. Unlocks. */

@@ -192,7 +192,7 @@ static int setup(void **state)
     record.timeout_ms = 1234;
     record.monitor = record.vsock = record.creator;
     assert_int_equal(table_claim(&entry, &record, &error), 0);
-    assert_int_equal(table_make_run_dir(&entry, record.run_dir, &error), 0);
+    assert_int_equal(table_make_run_dir(&entry, &record, &error), 0);
     assert_int_equal(table_change(&entry, &record, IC_VM_BOOTING, "test", &error), 0);
     assert_int_equal(table_change(&entry, &record, IC_VM_READY, "test", &error), 0);
     (void)snprintf(path, sizeof(path), "%s/v", record.run_dir);

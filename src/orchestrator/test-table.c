@@ -45,7 +45,7 @@ static void make_vm(const char *vm_id, enum ic_vm_state to, bool keep, struct ta
     *record = sample_record(vm_id);
     record->keep = keep;
     assert_int_equal(table_claim(entry, record, &error), 0);
-    assert_int_equal(table_make_run_dir(entry, record->run_dir, &error), 0);
+    assert_int_equal(table_make_run_dir(entry, record, &error), 0);
     assert_int_equal(table_hold_alive(entry, &alive, &error), 0);
     assert_int_equal(table_change(entry, record, IC_VM_BOOTING, "test", &error), 0);
     record->monitor = start_sleep(entry->dir, alive);
@@ -534,6 +534,30 @@ static void refuses_links_of_others(void **state)
 }
 
 /* Creators killed at any moment: whatever they had reached, one reap cleans it. */
+/* A monitor that was taken over may write in its socket directory: it goes all the same, and nothing else does. */
+static void removes_a_run_directory_that_lies(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+    char path[512], other[512];
+
+    make_vm("liar", IC_VM_READY, false, &entry, &record);
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    (void)snprintf(path, sizeof(path), "%s/state", record.run_dir);
+    (void)snprintf(other, sizeof(other), "%s-other", entry.dir);
+    assert_int_equal(mkdir(other, 0700), 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(other, path), 0);
+    (void)snprintf(path, sizeof(path), "%s/directory", record.run_dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof(path), "%s/directory/link", record.run_dir);
+    assert_int_equal(symlink(other, path), 0);
+    assert_int_equal(table_settle(&entry, &record, &error), 0);
+    assert_int_equal(access(record.run_dir, F_OK), -1);
+    assert_int_equal(rmdir(other), 0);
+    record_deinit(&record);
+}
+
 static void survives_creators_killed_at_random(void **state)
 {
     char path[512];
@@ -618,6 +642,7 @@ int main(void)
             cmocka_unit_test(leaves_foreign_directories_alone),
             cmocka_unit_test(refuses_directories_of_others),
             cmocka_unit_test(refuses_links_of_others),
+            cmocka_unit_test(removes_a_run_directory_that_lies),
             cmocka_unit_test(survives_creators_killed_at_random),
             cmocka_unit_test(removal_stops_at_mounts),
     };

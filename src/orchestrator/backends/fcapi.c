@@ -183,7 +183,7 @@ static int connect_api(const char *path, int monitor_pidfd, uint64_t deadline, i
 
     for (;;) {
         struct pollfd p = {.fd = monitor_pidfd, .events = POLLIN};
-        int r = unix_connect(path, true, ret_fd), n;
+        int r = unix_connect_nofollow(path, true, ret_fd), n;
 
         if (r != -ENOENT && r != -ECONNREFUSED && r != -EAGAIN && r != -EINPROGRESS)
             return r;
@@ -302,7 +302,7 @@ static int set_state(const struct fcapi *kind, const char *run_dir, const char *
 
     if (r < 0)
         return r;
-    r = unix_connect(path, true, &fd);
+    r = unix_connect_nofollow(path, true, &fd);
     if (r < 0)
         return ic_fail_errno(error, r, "%s: its API socket %s", kind->program, path);
     http_init(&http, fd, deadline);

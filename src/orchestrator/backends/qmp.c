@@ -105,7 +105,7 @@ int qmp_command(const char *socket_path, const char *command, uint64_t deadline,
 {
     struct qmp q = {.fd = -1, .deadline = deadline, .in = {.max = QMP_MAX_LINE}};
     char text[256] = "", line[128];
-    int r = unix_connect(socket_path, true, &q.fd); /* one that accepts nobody must not hold us */
+    int r = unix_connect_nofollow(socket_path, true, &q.fd); /* one that accepts nobody must not hold us */
 
     if (r < 0)
         return ic_fail_errno(error, r, "QEMU's control socket %s", socket_path);
