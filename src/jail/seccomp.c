@@ -61,36 +61,6 @@ static int catch_refusals(void)
     return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
 }
 
-static void patch(struct sock_filter *code, enum seccomp_level level)
-{
-    if (code->code == (BPF_JMP | BPF_JEQ | BPF_K) && code->k == SECCOMP_OWN_PID)
-        code->k = (uint32_t)getpid();
-    if (code->code == (BPF_RET | BPF_K) && code->k == SECCOMP_RET_TRAP && level == SECCOMP_PERMISSIVE)
-        code->k = SECCOMP_RET_LOG;
-}
-
-int seccomp_get_program(
-        const struct seccomp_compiled *compiled, enum seccomp_level level, const char *profile, struct sock_fprog *ret)
-{
-    const struct seccomp_program *found = NULL;
-    struct sock_filter *code;
-
-    for (size_t i = 0; i < compiled->count; i++) {
-        if (strcmp(compiled->programs[i].name, profile) == 0)
-            found = &compiled->programs[level == SECCOMP_BASIC ? compiled->count - 1 : i];
-    }
-    if (!found)
-        return -ENOENT;
-    code = malloc(found->count * sizeof(*code));
-    if (!code)
-        return -ENOMEM;
-    memcpy(code, compiled->code + found->first, found->count * sizeof(*code));
-    for (size_t i = 0; i < found->count; i++)
-        patch(&code[i], level);
-    *ret = (struct sock_fprog){.len = found->count, .filter = code};
-    return 0;
-}
-
 static void ask_supervisor(struct sock_fprog *program)
 {
     for (size_t i = 0; i < program->len; i++) {

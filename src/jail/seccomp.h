@@ -32,6 +32,7 @@ struct seccomp_rule {
     int arg; /* which argument must be `value` in the bits of `mask`; -1: none */
     uint32_t mask, value;
     const char *why;
+    int error; /* 0: allowed; else what the call fails with */
 };
 
 /* Rules of one call add up. Those that come first are the quickest. */
@@ -44,6 +45,14 @@ struct seccomp_rule {
     {                                                                                                                  \
         .nr = SYS_##call, .arg = arg_, .mask = mask_, .value = value_, .why = why_                                     \
     }
+#define SECCOMP_REFUSE(call, error_, why_)                                                                             \
+    {                                                                                                                  \
+        .nr = SYS_##call, .arg = -1, .why = why_, .error = error_                                                      \
+    }
+#define SECCOMP_REFUSE_IF(call, arg_, mask_, value_, error_, why_)                                                     \
+    {                                                                                                                  \
+        .nr = SYS_##call, .arg = arg_, .mask = mask_, .value = value_, .why = why_, .error = error_                    \
+    }
 #define SECCOMP_ANY_BIT UINT32_MAX
 /* As value, with SECCOMP_ANY_BIT: the id of this process, which a program gets when it is loaded. The number itself is
  * no process's (PID_MAX_LIMIT is 2^22) and no call's. */
@@ -53,6 +62,8 @@ struct seccomp_profile {
     const char *name;
     const struct seccomp_rule *rules;
     size_t count;
+    uint32_t otherwise; /* what becomes of all other calls, a SECCOMP_RET_… of Linux; 0: SIGSYS, as above */
+    int last_call;      /* later ones, which the table does not know, fail with ENOSYS; 0: none do */
 };
 
 /* Generated, one for each program that has profiles. */
@@ -63,7 +74,7 @@ struct seccomp_program {
 struct seccomp_compiled {
     const struct sock_filter *code; /* of all programs */
     const struct seccomp_program *programs;
-    size_t count; /* one for each profile, and the last one is what any of them allows */
+    size_t count; /* one for each profile, and the last one is what any of them allows, if that has a meaning */
 };
 
 enum seccomp_level {
@@ -71,6 +82,9 @@ enum seccomp_level {
     SECCOMP_BASIC,      /* each thread all profiles */
     SECCOMP_PERMISSIVE, /* nothing is refused; what MINIMAL would refuse is noted (supervise.h) */
 };
+
+/* minimal, basic, permissive; -EINVAL. */
+int seccomp_level_parse(const char *text, enum seccomp_level *ret);
 
 /* The program of a profile at a level, to be freed (filter). -ENOENT: there is none of that name. -ENOMEM. */
 int seccomp_get_program(

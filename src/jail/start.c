@@ -9,21 +9,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/macro.h"
 #include "jail/supervise.h"
-
-int seccomp_level_parse(const char *text, enum seccomp_level *ret)
-{
-    static const char *const levels[] = {"minimal", "basic", "permissive"};
-
-    for (unsigned i = 0; i < ARRAY_SIZE(levels); i++) {
-        if (strcmp(text, levels[i]) == 0) {
-            *ret = (enum seccomp_level)i;
-            return 0;
-        }
-    }
-    return -EINVAL;
-}
 
 int seccomp_start(bool off, enum seccomp_level level, const struct seccomp_compiled *compiled)
 {

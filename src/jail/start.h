@@ -6,9 +6,6 @@
 
 #include "jail/seccomp.h"
 
-/* minimal, basic, permissive; -EINVAL. */
-int seccomp_level_parse(const char *text, enum seccomp_level *ret);
-
 /* seccomp_prepare(), with one line in the log when there will be no filter, or one that refuses nothing. `off`: none is
  * wanted. Fails only when one is wanted and can't be had. */
 int seccomp_start(bool off, enum seccomp_level level, const struct seccomp_compiled *compiled);
