@@ -89,7 +89,8 @@ enum ic_overlay_kind { IC_OVERLAY_TMPFS = 0, IC_OVERLAY_EXT4 };
 /* What to do where the host does not permit every stage of the jail around the VM's processes: start with those that it
  * does, and say so; refuse to start; or do without any. ironclaw-jail(7). */
 enum ic_jail { IC_JAIL_AUTO = 0, IC_JAIL_STRICT, IC_JAIL_OFF };
-/* How strictly the threads of our monitor are confined: ironclaw-vmm(8), --seccomp-level. */
+/* How strictly the VM's processes are confined: ironclaw-vmm(8), --seccomp-level. Or, as guest_seccomp, the commands in
+ * the guest: ironclaw-agent(8). */
 enum ic_seccomp_level { IC_SECCOMP_MINIMAL = 0, IC_SECCOMP_BASIC, IC_SECCOMP_PERMISSIVE };
 
 /* Names in JSON are the same. Strings belong to the config; set them with ic_vm_config_set only. */
@@ -110,6 +111,7 @@ struct ic_vm_config {
     bool enable_networking; /* true is refused */
     enum ic_seccomp_level seccomp_level;
     enum ic_jail jail;
+    enum ic_seccomp_level guest_seccomp; /* default basic */
     enum ic_backend backend;
     bool require_hardware_isolation;
     uint32_t timeout_ms;      /* for each command that has none of its own; 0: none */

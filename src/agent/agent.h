@@ -19,6 +19,7 @@
 #include "agent/cgroup.h"
 #include "agent/user.h"
 #include "base/loop.h"
+#include "jail/seccomp.h"
 #include "wire/wire.h"
 
 #define AGENT_SESSIONS_MAX 256u
@@ -30,6 +31,7 @@ struct agent_options {
     const char *listen_unix;  /* tests: serve this unix socket, as an ordinary process; NULL: vsock */
     const char *cgroup_mount; /* NULL: none */
     uint64_t init_us;         /* when main() began, clock.h */
+    struct sock_fprog filter; /* of commands; len 0: none. The agent does not own it */
     bool tied;                /* power off when the ready connection ends or can't be made */
 };
 

@@ -68,6 +68,8 @@ static int set_option(struct boot_options *o, const char *key, const char *value
             o->console_level = (int)n;
         return r;
     }
+    if (strcmp(key, "seccomp") == 0)
+        return seccomp_level_parse(value, &o->seccomp);
     if (strcmp(key, "tied") == 0) {
         r = parse_number(value, 1, &n);
         if (r == 0)
@@ -105,7 +107,8 @@ int cmdline_parse(struct boot_options *ret, const char *text, char *bad, size_t 
             .overlay = "tmpfs",
             .overlay_device = "/dev/vdb",
             .hostname = "ironclaw",
-            .console_level = -1};
+            .console_level = -1,
+            .seccomp = SECCOMP_BASIC};
 
     while (*text) {
         size_t len = strcspn(text, " \t\n");

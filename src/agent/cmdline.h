@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "jail/seccomp.h"
+
 #define CMDLINE_MAX       4096u /* bytes; x86's COMMAND_LINE_SIZE is 2,048 */
 #define CMDLINE_VALUE_MAX 65u   /* bytes of a value, with its NUL */
 #define OVERLAY_MIB_MAX   (1u << 20)
@@ -21,6 +23,7 @@ struct boot_options {
     uint32_t overlay_mib;                   /* ironclaw.overlay_mib=N; 0 means half of the RAM */
     char hostname[CMDLINE_VALUE_MAX];       /* ironclaw.hostname=NAME */
     int console_level;                      /* ironclaw.console_level=0..8, the kernel's; -1 leaves it */
+    enum seccomp_level seccomp;             /* ironclaw.seccomp=basic, of commands: filter.h */
     bool tied;                              /* ironclaw.tied=1: power off when the ready connection ends */
 };
 

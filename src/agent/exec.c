@@ -622,6 +622,7 @@ static int spawn_it(struct exec *e, const struct user *user, const int child[3])
 
     spawn->user = *user;
     spawn->change_user = e->session->agent->change_user;
+    spawn->filter = e->session->agent->options.filter.len > 0 ? &e->session->agent->options.filter : NULL;
     spawn->tty = e->tty;
     spawn->in = child[0];
     spawn->out = e->tty ? child[0] : child[1];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* ironclaw-agent: PID 1 of the guest; or, for tests, an ordinary process that serves a unix socket. */
+#include <errno.h>
 #include <getopt.h>
 #include <limits.h>
 #include <linux/close_range.h>
@@ -11,6 +12,7 @@
 
 #include "agent/agent.h"
 #include "agent/boot.h"
+#include "agent/filter.h"
 #include "agent/power.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -26,14 +28,14 @@ static void tune_malloc(void)
 
 static int usage(FILE *to, int status)
 {
-    (void)fprintf(to, "usage: ironclaw-agent --listen-unix PATH | --version\n"
+    (void)fprintf(to, "usage: ironclaw-agent --listen-unix PATH [--seccomp LEVEL] | --version\n"
                       "PID 1 of an IronClaw guest. Outside of one it only serves PATH, for tests.\n");
     return status;
 }
 
-static int serve_unix(const char *path)
+static int serve_unix(const char *path, const struct sock_fprog *filter)
 {
-    struct agent_options options = {.listen_unix = path, .init_us = clock_now_us()};
+    struct agent_options options = {.listen_unix = path, .init_us = clock_now_us(), .filter = *filter};
     int r;
 
     log_init("ironclaw-agent", LOG_INFO, STDERR_FILENO);
@@ -51,6 +53,19 @@ static int serve_unix(const char *path)
     return r < 0 ? 1 : 0;
 }
 
+/* A kernel that somebody brought may have no filters; then only who asked for none goes on. */
+static void load_filter(enum seccomp_level level, struct sock_fprog *ret)
+{
+    int r = filter_load(level, ret);
+
+    if (r < 0 && level != SECCOMP_PERMISSIVE)
+        boot_fatal("no seccomp filter for commands: %s%s", strerror(-r),
+                r == -ENOMEM ? ""
+                             : "; a kernel with CONFIG_SECCOMP_FILTER has them, guest_seccomp permissive does without");
+    if (r < 0)
+        log_msg(LOG_WARN, "no seccomp filter that would log: %s", strerror(-r));
+}
+
 static _noreturn_ void serve_guest(void)
 {
     struct agent_options options = {.init_us = clock_now_us(), .cgroup_mount = CGROUP_MOUNT};
@@ -59,6 +74,7 @@ static _noreturn_ void serve_guest(void)
 
     boot_system(&boot, options.init_us);
     options.tied = boot.tied;
+    load_filter(boot.seccomp, &options.filter);
     r = agent_init(&agent, &options);
     if (r < 0)
         boot_fatal("can't serve the host on vsock: %s", strerror(-r));
@@ -72,10 +88,13 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
             {"listen-unix", required_argument, NULL, 'l'},
+            {"seccomp", required_argument, NULL, 's'},
             {"version", no_argument, NULL, 'V'},
             {"help", no_argument, NULL, 'h'},
             {0},
     };
+    struct sock_fprog filter = {0};
+    enum seccomp_level level;
     const char *path = NULL;
     int c;
 
@@ -86,6 +105,10 @@ int main(int argc, char **argv)
         switch (c) {
         case 'l':
             path = optarg;
+            break;
+        case 's':
+            if (seccomp_level_parse(optarg, &level) < 0 || filter_load(level, &filter) < 0)
+                return usage(stderr, 2);
             break;
         case 'V':
             (void)printf("ironclaw-agent %s\n", IRONCLAW_VERSION);
@@ -98,5 +121,5 @@ int main(int argc, char **argv)
     }
     if (!path || optind != argc)
         return usage(stderr, 2);
-    return serve_unix(path);
+    return serve_unix(path, &filter);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +123,16 @@ static long exec_on_path(struct spawn *spawn)
     return error;
 }
 
+/* Between here and the program only calls that each profile allows. */
+static long set_filter(const struct spawn *spawn)
+{
+    long r = 0;
+
+    if (!spawn->change_user) /* tests; else an ordinary user has it, and root needs it not */
+        r = RAW(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0);
+    return r < 0 ? r : RAW(seccomp, SECCOMP_SET_MODE_FILTER, 0, spawn->filter, 0);
+}
+
 static long run_child(struct spawn *spawn, enum spawn_stage *stage)
 {
     static const uint64_t no_signals;
@@ -141,9 +152,14 @@ static long run_child(struct spawn *spawn, enum spawn_stage *stage)
         r = RAW(chdir, "/", 0, 0, 0);
     if (r < 0)
         return r;
-    *stage = SPAWN_EXEC;
+    *stage = SPAWN_SETUP;
     r = RAW(rt_sigprocmask, SIG_SETMASK, &no_signals, 0, KERNEL_SIGSET_SIZE);
-    return r < 0 ? r : exec_on_path(spawn);
+    if (r == 0 && spawn->filter)
+        r = set_filter(spawn);
+    if (r < 0)
+        return r;
+    *stage = SPAWN_EXEC;
+    return exec_on_path(spawn);
 }
 
 static _noreturn_ void child_main(void *arg)

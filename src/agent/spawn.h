@@ -21,6 +21,7 @@
 #pragma once
 
 #include <limits.h>
+#include <linux/filter.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -33,10 +34,11 @@
 struct spawn {
     struct command command; /* owned */
     struct user user;
-    bool change_user; /* else it runs as the agent itself */
-    bool tty;         /* in is a terminal and becomes the controlling one */
-    int in, out, err; /* become 0, 1, 2; all above 2; borrowed until spawn_program() returned */
-    int cgroup_fd;    /* or -1; borrowed in the same way */
+    bool change_user;                /* else it runs as the agent itself */
+    bool tty;                        /* in is a terminal and becomes the controlling one */
+    const struct sock_fprog *filter; /* NULL: none */
+    int in, out, err;                /* become 0, 1, 2; all above 2; borrowed until spawn_program() returned */
+    int cgroup_fd;                   /* or -1; borrowed in the same way */
 
     pid_t pid;          /* set by spawn_program(); the caller reaps it */
     struct spawn *next; /* for the caller's list */

@@ -31,7 +31,7 @@ struct client {
 
 static char agent_dir[] = "/tmp/ironclaw-test-agent.XXXXXX";
 static char agent_socket[64];
-static const char *agent_program;
+static const char *agent_program, *agent_level; /* of seccomp; NULL: none */
 static pid_t agent_pid;
 
 _unused_ static int start_agent(void **state)
@@ -43,7 +43,8 @@ _unused_ static int start_agent(void **state)
     (void)snprintf(agent_socket, sizeof(agent_socket), "%s/agent", agent_dir);
     agent_pid = fork();
     if (agent_pid == 0) {
-        (void)execl(agent_program, agent_program, "--listen-unix", agent_socket, (char *)NULL);
+        (void)execl(agent_program, agent_program, "--listen-unix", agent_socket, agent_level ? "--seccomp" : NULL,
+                agent_level, (char *)NULL);
         _exit(127);
     }
     for (int i = 0; i < 500; i++) {

@@ -89,6 +89,21 @@ static void without_rights_to_gain_and_without_signals_blocked(void **state)
     client_close(&c);
 }
 
+static void it_has_the_filter_that_was_asked_for(void **state)
+{
+    struct client c;
+
+    assert_int_equal(run(&c, &(struct run){.argv = {"grep", "^Seccomp:", "/proc/self/status"}}), WIRE_EXIT);
+    /* This test may have one of its own, which hides that there is none of the agent's. */
+    if (agent_level || strstr(client_stdout(&c), "0"))
+        assert_string_equal(client_stdout(&c), agent_level ? "Seccomp:\t2\n" : "Seccomp:\t0\n");
+    client_close(&c);
+    assert_int_equal(run(&c, &(struct run){.argv = {"unshare", "-U", "true"}}), WIRE_EXIT);
+    if (agent_level)
+        assert_int_equal(c.exit.value, 1);
+    client_close(&c);
+}
+
 static void no_descriptor_leaks_into_a_command(void **state)
 {
     struct client c;
@@ -335,6 +350,7 @@ int main(int argc, char **argv)
             cmocka_unit_test(what_can_not_start_says_why),
             cmocka_unit_test(environment_and_directory_are_the_request_s),
             cmocka_unit_test(without_rights_to_gain_and_without_signals_blocked),
+            cmocka_unit_test(it_has_the_filter_that_was_asked_for),
             cmocka_unit_test(no_descriptor_leaks_into_a_command),
             cmocka_unit_test(stdin_reaches_it_and_ends),
             cmocka_unit_test(sixteen_mebibytes_go_through_cat),
@@ -350,8 +366,9 @@ int main(int argc, char **argv)
             cmocka_unit_test(twenty_at_once_keep_apart),
     };
 
-    if (argc != 2)
+    if (argc < 2)
         return 2;
     agent_program = argv[1];
+    agent_level = argv[2];
     return cmocka_run_group_tests(tests, start_agent, stop_agent);
 }

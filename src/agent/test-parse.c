@@ -24,6 +24,7 @@ static void the_kernel_s_words_are_skipped(void **state)
     assert_string_equal(o.hostname, "ironclaw");
     assert_int_equal(o.overlay_mib, 0);
     assert_int_equal(o.console_level, -1);
+    assert_int_equal(o.seccomp, SECCOMP_BASIC);
     assert_false(o.tied);
 }
 
@@ -32,17 +33,18 @@ static void every_option_is_read(void **state)
     struct boot_options o;
     char bad[64];
 
-    assert_int_equal(
-            cmdline_parse(&o,
-                    "ironclaw.root=/dev/vdb ironclaw.rootfstype=ext4 ironclaw.overlay=tmpfs "
-                    "ironclaw.overlay_mib=128 ironclaw.hostname=task-1 ironclaw.console_level=4 ironclaw.tied=1",
-                    bad, sizeof(bad)),
+    assert_int_equal(cmdline_parse(&o,
+                             "ironclaw.root=/dev/vdb ironclaw.rootfstype=ext4 ironclaw.overlay=tmpfs "
+                             "ironclaw.overlay_mib=128 ironclaw.hostname=task-1 ironclaw.seccomp=minimal "
+                             "ironclaw.console_level=4 ironclaw.tied=1",
+                             bad, sizeof(bad)),
             0);
     assert_string_equal(o.root, "/dev/vdb");
     assert_string_equal(o.rootfstype, "ext4");
     assert_string_equal(o.hostname, "task-1");
     assert_int_equal(o.overlay_mib, 128);
     assert_int_equal(o.console_level, 4);
+    assert_int_equal(o.seccomp, SECCOMP_MINIMAL);
     assert_true(o.tied);
     assert_int_equal(
             cmdline_parse(&o, "ironclaw.hostname=0123456789012345678901234567890123456789012345678901234567890123", bad,
@@ -57,8 +59,8 @@ static void a_bad_option_is_named_and_changes_nothing(void **state)
             "ironclaw.root=/etc/passwd", "ironclaw.root=/dev/../etc", "ironclaw.root=/dev/",
             "ironclaw.rootfstype=", "ironclaw.rootfstype=a,b", "ironclaw.overlay=xfs", "ironclaw.overlay_device=vdb",
             "ironclaw.overlay_mib=-1", "ironclaw.overlay_mib=99999999999999999999",
-            "ironclaw.overlay_mib=", "ironclaw.hostname=a/b", "ironclaw.console_level=9", "ironclaw.tied=2",
-            "ironclaw.unknown=1", "ironclaw.tied",
+            "ironclaw.overlay_mib=", "ironclaw.seccomp=", "ironclaw.seccomp=off", "ironclaw.hostname=a/b",
+            "ironclaw.console_level=9", "ironclaw.tied=2", "ironclaw.unknown=1", "ironclaw.tied",
             "ironclaw.hostname=01234567890123456789012345678901234567890123456789012345678901234", /* 65 */
     };
     struct boot_options o = {.overlay_mib = 77};

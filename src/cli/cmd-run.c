@@ -21,7 +21,7 @@ struct run_args {
     bool interactive, tty, rm, keep, require_hardware, strict, quiet, json;
     struct cli_list env, env_files;
     struct cli_number memory, timeout;
-    const char *workdir, *user, *cpus, *name, *image, *backend, *jail, *config;
+    const char *workdir, *user, *cpus, *name, *image, *backend, *jail, *guest_seccomp, *config;
 };
 
 #define FIELD(f) offsetof(struct run_args, f)
@@ -45,6 +45,8 @@ static const struct cli_option options[] = {
         {0, "jail", "auto|strict|off", "confine its processes as far as this host can, fully, or not", CLI_CHOICE,
                 FIELD(jail), 0},
         {0, "strict", NULL, "the same as --jail strict", CLI_FLAG, FIELD(strict), 0},
+        {0, "guest-seccomp", "minimal|basic|permissive", "what commands may ask of the guest's kernel (basic)",
+                CLI_CHOICE, FIELD(guest_seccomp), 0},
         {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(config), CLI_COMPLETE_FILE},
         {'q', "quiet", NULL, "say nothing about the VM", CLI_FLAG, FIELD(quiet), 0},
         {0, "json", NULL, "print one JSON object with the result and the output", CLI_FLAG, FIELD(json), 0},
@@ -123,6 +125,7 @@ static int apply_options(struct run *run)
             (r = set(config, "backend", a->backend)) || (r = set(config, "vcpu_count", a->cpus)) ||
             (r = set(config, "user", a->user)) || (r = set_number(config, "memory_mib", &a->memory)) ||
             (r = set_number(config, "timeout_ms", &a->timeout)) ||
+            (r = set(config, "guest_seccomp", a->guest_seccomp)) ||
             (r = set(config, "jail", a->strict ? "strict" : a->jail)) ||
             (r = set(config, "require_hardware_isolation", a->require_hardware ? "true" : NULL)))
         return r;

@@ -47,6 +47,7 @@ static const struct key keys[] = {
         {"enable_networking", KEY_BOOL, FIELD(enable_networking)},
         {"seccomp_level", KEY_WORD, FIELD(seccomp_level), .words = seccomp_words},
         {"jail", KEY_WORD, FIELD(jail), .words = jail_words},
+        {"guest_seccomp", KEY_WORD, FIELD(guest_seccomp), .words = seccomp_words},
         {"backend", KEY_WORD, FIELD(backend), .words = backend_words},
         {"require_hardware_isolation", KEY_BOOL, FIELD(require_hardware_isolation)},
         {"timeout_ms", KEY_U32, FIELD(timeout_ms), 0, UINT32_MAX},
@@ -97,7 +98,8 @@ bool config_env_ok(const char *entry)
 
 void ic_vm_config_init(struct ic_vm_config *config)
 {
-    *config = (struct ic_vm_config){.size = sizeof(*config), .vcpu_count = 1, .memory_mib = 256};
+    *config = (struct ic_vm_config){
+            .size = sizeof(*config), .vcpu_count = 1, .memory_mib = 256, .guest_seccomp = IC_SECCOMP_BASIC};
 }
 
 static void free_env(struct ic_vm_config *config)

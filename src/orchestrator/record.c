@@ -83,8 +83,9 @@ char *record_encode(const struct record *r)
             "timeout_ms", (json_int_t)r->timeout_ms, "boot_timeout_ms", (json_int_t)r->boot_timeout_ms);
     ADD("{s:{s:s, s:I, s:s?}}", "overlay", "kind", overlay_words[r->overlay_kind], "size_mib",
             (json_int_t)r->overlay_size_mib, "path", r->overlay_path);
-    ADD("{s:s, s:b, s:b}", "seccomp_level", seccomp_words[r->seccomp_level], "require_hardware_isolation",
-            r->require_hardware_isolation, "enable_networking", 0);
+    ADD("{s:s, s:s, s:b, s:b}", "seccomp_level", seccomp_words[r->seccomp_level], "guest_seccomp",
+            seccomp_words[r->guest_seccomp], "require_hardware_isolation", r->require_hardware_isolation,
+            "enable_networking", 0);
     ADD("{s:{s:s, s:I, s:s?, s:o}}", "jail", "mode", jail_words[r->jail_mode], "uid", (json_int_t)r->uid, "cgroup",
             r->cgroup, "stages", encode_stages(r));
     ADD("{s:{s:s, s:s}}", "image", "name", r->image, "digest", r->image_digest);
@@ -254,6 +255,7 @@ static int decode_object(struct record *r, const json_t *root)
     r->timeout_ms = (uint32_t)get_int(&g, "timeout_ms", 0, UINT32_MAX);
     r->boot_timeout_ms = (uint32_t)get_int(&g, "boot_timeout_ms", 0, UINT32_MAX);
     r->seccomp_level = get_word(&g, "seccomp_level", seccomp_words);
+    r->guest_seccomp = get_word(&g, "guest_seccomp", seccomp_words);
     r->require_hardware_isolation = get_bool(&g, "require_hardware_isolation");
     part = get_object(&g, "overlay");
     r->overlay_kind = get_word(&part, "kind", overlay_words);

@@ -24,7 +24,7 @@ struct record {
     enum ic_overlay_kind overlay_kind;
     uint32_t overlay_size_mib;
     char *overlay_path; /* of ext4, else NULL */
-    enum ic_seccomp_level seccomp_level;
+    enum ic_seccomp_level seccomp_level, guest_seccomp;
     enum ic_jail jail_mode;
     char jail[JAIL_STAGES][192]; /* per stage: "" done for every process, else why not */
     uint32_t uid;                /* the VM's own; 0: that of who started it */

@@ -220,6 +220,7 @@ static void fill_record(struct spawn *s)
     r->overlay_size_mib = c->overlay.size_mib ? c->overlay.size_mib : c->memory_mib / 2;
     r->seccomp_level = c->seccomp_level;
     r->jail_mode = c->jail;
+    r->guest_seccomp = c->guest_seccomp;
     r->require_hardware_isolation = c->require_hardware_isolation;
     r->created_unix_ms = unix_ms();
 }
@@ -394,9 +395,9 @@ static int start(struct spawn *s, struct ic_error *error)
         return r;
     n = snprintf(s->kernel_args, sizeof(s->kernel_args),
             "ironclaw.root=/dev/vda ironclaw.rootfstype=erofs ironclaw.overlay=%s ironclaw.overlay_mib=%u "
-            "ironclaw.hostname=%s%s",
-            overlay_words[record->overlay_kind], record->overlay_size_mib, record->vm_id,
-            record->tied ? " ironclaw.tied=1" : "");
+            "ironclaw.seccomp=%s ironclaw.hostname=%s%s",
+            overlay_words[record->overlay_kind], record->overlay_size_mib, seccomp_words[record->guest_seccomp],
+            record->vm_id, record->tied ? " ironclaw.tied=1" : "");
     if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
         return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
     s->start.mark = s->entry.dir;

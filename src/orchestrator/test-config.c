@@ -45,11 +45,12 @@ static void takes_every_key(void **state)
 
     ic_vm_config_init(&config);
     assert_int_equal(config.seccomp_level, IC_SECCOMP_MINIMAL); /* the strictest, also of a zeroed one */
+    assert_int_equal(config.guest_seccomp, IC_SECCOMP_BASIC);
     assert_int_equal(
             load(&config, "{\"vm_id\": \"a-B_9\", \"vcpu_count\": 32, \"memory_mib\": 64, \"image\": \"base:v1\","
                           " \"kernel_path\": \"/k\", \"initrd_path\": \"/i\", \"rootfs_path\": \"/r\","
                           " \"overlay\": {\"kind\": \"tmpfs\", \"size_mib\": 32}, \"enable_networking\": false,"
-                          " \"seccomp_level\": \"basic\", \"backend\": \"qemu\","
+                          " \"seccomp_level\": \"basic\", \"guest_seccomp\": \"permissive\", \"backend\": \"qemu\","
                           " \"require_hardware_isolation\": true, \"timeout_ms\": 4294967295,"
                           " \"boot_timeout_ms\": 5, \"env\": [\"A=1\", \"B=\"], \"user\": \"agent\"}"),
             0);
@@ -58,6 +59,7 @@ static void takes_every_key(void **state)
     assert_int_equal(config.memory_mib, 64);
     assert_int_equal(config.overlay.size_mib, 32);
     assert_int_equal(config.seccomp_level, IC_SECCOMP_BASIC);
+    assert_int_equal(config.guest_seccomp, IC_SECCOMP_PERMISSIVE);
     assert_int_equal(config.backend, IC_BACKEND_QEMU);
     assert_true(config.require_hardware_isolation);
     assert_int_equal(config.timeout_ms, UINT32_MAX);

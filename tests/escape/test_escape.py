@@ -24,10 +24,11 @@ LOGS_AT_MOST = 64 << 20  # bytes of records and logs of one VM
 
 @contextlib.contextmanager
 def hostile(t, *options):
-    """A neighbour, a hostile VM, and what must hold at the end."""
+    """A neighbour, a hostile VM, and what must hold at the end. Who owns the guest's kernel has no filter there."""
     before = t.digests()
     with t.vm("neighbour", "--memory", "128"):
-        t.ic("run", "--keep", "--name", "hostile", "--memory", "256", *options, "--", "true", rc=0)
+        t.ic("run", "--keep", "--name", "hostile", "--memory", "256", "--guest-seccomp", "permissive",
+             *options, "--", "true", rc=0)
         try:
             yield
             check_neighbour(t)

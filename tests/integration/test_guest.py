@@ -1,6 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the guest can see and may not do."""
 
+import errno
+import re
+import time
+from pathlib import Path
+
+from harness import until
+
+GUEST = Path(__file__).parent / "guest"
 
 def test_only_loopback(t):
     """Interfaces, and what a socket can reach."""
@@ -74,10 +82,81 @@ id -u
 
 
 def test_clock_and_entropy(t):
-    import time
     before = time.time()
     one = t.ic("run", "--", "python3", "-c", "import os, time; print(time.time(), os.urandom(16).hex())", rc=0)
     guest, first = one.text.split()
     assert before - 5 < float(guest) < time.time() + 5, (before, guest)
     second = t.ic("run", "--", "python3", "-c", "import os; print(os.urandom(16).hex())", rc=0).text.strip()
     assert first != second
+
+
+# What the filters of commands say to the attempts of guest/attempts.py; the sources are src/agent/filter-rules.c.
+NOT_PERMITTED = """mount umount2 pivot_root unshare setns clone_newuser clone_newnet init_module finit_module kexec_load
+bpf perf_event_open userfaultfd fanotify_init pidfd_getfd open_by_handle_at iopl ioperm settimeofday clock_settime
+adjtimex swapon reboot acct quotactl""".split()
+NOT_THERE = "fsopen clone3 io_uring_setup keyctl add_key".split()
+NO_FAMILY = "vsock alg rds".split()  # and xdp, which the fast kernel has not
+ONLY_BASIC = "ptrace process_vm_readv setuid chroot shmget personality netlink inet6".split()
+ALWAYS = "inet unix".split()
+
+
+def attempts(t, name, *options):
+    t.ic("cp", GUEST / "attempts.py", f"{name}:/tmp/attempts.py", rc=0)
+    text = t.ic("exec", *options, name, "--", "python3", "/tmp/attempts.py", rc=0).text
+    found = dict(line.split(" ", 1) for line in text.splitlines())
+    found = {key: value if value.startswith("killed") else int(value) for key, value in found.items()}
+    assert set(NOT_PERMITTED + NOT_THERE + NO_FAMILY + ONLY_BASIC + ALWAYS) <= found.keys(), found
+    assert found["tomorrow"] == errno.ENOSYS and [found[key] for key in ALWAYS] == [0, 0], found
+    return found
+
+
+def check_killed(found):
+    """Calls of 32 bits and of x32; a kernel without the former raises a fault by itself."""
+    assert found["x32"] == "killed 31" and found["int80"] in ("killed 31", "killed 11"), found
+
+
+def check_needs(t, name, *args, options=()):
+    t.ic("cp", GUEST / "needs.py", f"{name}:/tmp/needs.py", rc=0)
+    text = t.ic("exec", *options, name, "--", "python3", "/tmp/needs.py", *args, rc=0, timeout=300).text
+    assert re.fullmatch(r"tried \d+\n", text), text
+
+
+def test_filter_basic(t):
+    """The default: by the user, and by root, to whom the kernel itself would refuse nothing of this."""
+    t.deadline += 300
+    with t.vm("v", "--memory", "512") as name:
+        for options in ((), ("-u", "root")):
+            found = attempts(t, name, *options)
+            check_killed(found)
+            assert {found[key] for key in NOT_PERMITTED} == {errno.EPERM}, found
+            assert {found[key] for key in NOT_THERE} == {errno.ENOSYS}, found
+            assert {found[key] for key in NO_FAMILY + ["xdp"]} == {errno.EAFNOSUPPORT}, found
+            assert not {found[key] for key in ONLY_BASIC} & {errno.EPERM}, found
+        check_needs(t, name, "basic")
+        check_needs(t, name, "root", options=("-u", "root"))
+
+
+def test_filter_minimal(t):
+    t.deadline += 200
+    with t.vm("v", "--memory", "512", "--guest-seccomp", "minimal") as name:
+        assert t.json("inspect", name)[0]["guest_seccomp"] == "minimal"
+        for options in ((), ("-u", "root")):
+            found = attempts(t, name, *options)
+            check_killed(found)
+            refused = {found[key] for key in NOT_PERMITTED + NO_FAMILY + ONLY_BASIC + ["xdp", "keyctl", "fsopen"]}
+            assert refused == {errno.EPERM}, found
+            assert {found["clone3"], found["io_uring_setup"]} == {errno.ENOSYS}, found
+        check_needs(t, name)
+
+
+def test_filter_permissive(t):
+    """Nothing is refused, which also shows that the refusals of the others are the filter's."""
+    with t.vm("v", "--guest-seccomp", "permissive") as name:
+        found = attempts(t, name, "-u", "root")
+        there = [key for key in NOT_PERMITTED if found[key] != errno.ENOSYS]  # the fast kernel lacks some
+        assert len(there) > 15 and not {found[key] for key in there} & {errno.EPERM}, found
+        assert found["vsock"] == 0 and found["clone3"] == errno.EINVAL and found["x32"] == errno.ENOSYS, found
+        assert not [key for key, value in found.items() if value == "killed 31"], found
+        if t.json("inspect", name)[0]["kernel"]["kind"] != "fast":  # which has no audit
+            until(lambda: re.search(r"audit: type=1326 .* syscall=\d+ ", t.ic("logs", name, rc=0).text), 10,
+                  "a line of the kernel's audit")
