@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmarks: what IronClaw adds to its peers, as ratios measured in one interleaved run.
 
-    bench/bench.py [--rounds N] [--build DIR] [--backend B] [--json FILE] [boot|exec|vsock|kernels...]
+    bench/bench.py [--rounds N] [--build DIR] [--backend B] [--json FILE] [boot|exec|vsock|kernels|jail...]
 
 Each comparison alternates between its sides, so that both see the same noise of the machine, and takes medians.
 """
@@ -218,7 +218,38 @@ def kernels(t, table, rounds):
               fast / debian, "times", 0.6, values=values)
 
 
-PARTS = {"boot": boot, "exec": execs, "vsock": vsock, "kernels": kernels}
+# ---- jail ------------------------------------------------------------------------------------------------------------
+
+def without_filters(t):
+    """A directory of our programs as IRONCLAW_LIBEXEC wants it, in which each is started with --no-seccomp."""
+    launcher = harness.build_static(HERE / "without-filters.c", t.build / "bench/without-filters")
+    libexec = t.work / "libexec"
+    libexec.mkdir()
+    for name in ("ironclaw-vmm", "ironclaw-vsock"):
+        shutil.copy(Path(t.env["IRONCLAW_LIBEXEC"]) / name, libexec / f"{name}.real")
+        shutil.copy(launcher, libexec / name)
+    return libexec
+
+
+def jail(t, table, rounds):
+    """What the jail and the filters cost a start. The fast kernel where there is one: the shorter, the clearer."""
+    libexec = without_filters(t)
+    image = "base:fast" if (t.home / "data/images/names/base:fast").exists() else "base"
+
+    def run(*options, **env):
+        return timed(lambda: t.ic("run", "--image", image, *options, "--", "true", rc=0, env=env or None))
+
+    values = compare(rounds, {"with": lambda: run("--jail", "auto"),
+                              "without": lambda: run("--jail", "off", IRONCLAW_LIBEXEC=str(libexec))})
+    inside, outside = (statistics.median(values[k]) for k in ("with", "without"))
+    added = (inside - outside) * 1e3
+    # Whichever of the two is more generous: 3 ms, or a tenth.
+    table.add("start with jail and filters / without", f"medians of {rounds}: {inside * 1e3:.1f} ms, {outside * 1e3:.1f} ms "
+              f"({added:+.1f} ms), `ironclaw run -- true`, {image}; without: --jail off, --no-seccomp",
+              inside / outside, "times", max(1.1, (outside + 0.003) / outside), values=values)
+
+
+PARTS = {"boot": boot, "exec": execs, "vsock": vsock, "kernels": kernels, "jail": jail}
 
 
 def main():
@@ -227,7 +258,7 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--json", help="write the values there (default: BUILD/bench.json)")
-    parser.add_argument("part", nargs="*", help="boot exec vsock kernels")
+    parser.add_argument("part", nargs="*", help="boot exec vsock kernels jail")
     options = parser.parse_args()
     options.timeout = 3600
     for part in options.part:
