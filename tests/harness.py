@@ -142,6 +142,17 @@ class Processes:
         return found
 
 
+def cgroups(home):
+    """Groups of a home's VMs: their names end in a hash (FNV-1a) of its state directory; src/orchestrator/confine.c."""
+    value = 2166136261
+    for byte in os.fsencode(str(home / "state")):
+        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        tops = [line.split()[1] for line in mounts if line.split()[2] == "cgroup2"]
+    return [os.path.join(directory, name) for top in tops for directory, names, _ in os.walk(top) for name in names
+            if name.endswith(f".{value:08x}")]
+
+
 class Context:
     """One test's world."""
 
@@ -318,6 +329,7 @@ class Context:
     def leftovers(self):
         """What is left of VMs, as lines; the harness's own entries do not count."""
         lines = [f"process {pid}: {cmd[:160]}" for pid, cmd in self.processes().items()]
+        lines += [f"cgroup {path}" for path in cgroups(self.home)]
         with open("/proc/self/mounts", encoding="utf-8") as mounts:
             lines += [f"mount {line.split()[1]}" for line in mounts if str(self.home) in line]
         for top in ("run", "state", "tmp"):

@@ -572,7 +572,11 @@ static int become_ready(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
 /* *error has the cause already; what cleaning up has to say goes into the log only. */
 static void tear_down(struct spawn *s, const struct ic_error *cause)
 {
-    int r = table_end_processes(&s->entry, &s->record, NULL);
+    int r;
+
+    fd_close(s->start.alive_fd); /* ours would be waited for */
+    s->start.alive_fd = -1;
+    r = table_end_processes(&s->entry, &s->record, NULL);
 
     if (r == 0 && s->started && s->record.keep) {
         r = table_remove_run_dir(&s->entry, s->record.run_dir, s->record.run_dir_inode, NULL);

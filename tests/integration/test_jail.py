@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jail around a VM's processes, looked at from outside; what they can do in it is for tests/escape."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from harness import FAILED, USAGE, cgroups
+
+STAGES = ["cgroup", "namespaces", "root", "user", "capabilities", "limits"]
+NAMESPACES = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
+USER = 61234  # of nobody
+OVERHEAD_MIB = {"hardware": 96, "software emulation": 512}
+
+
+def status(pid):
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def mounts(pid):
+    """{place: options} of the mounts that the process sees, below its root."""
+    lines = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8").splitlines()
+    return {line.split()[4]: set(line.split()[5].split(",")) for line in lines}
+
+
+def inspect(t, name):
+    record = t.json("inspect", name)
+    return record[0] if isinstance(record, list) else record
+
+
+def pids(record):
+    return [record[p]["pid"] for p in ("monitor", "vsock") if record[p]["pid"]]
+
+
+def check_process(pid, uid):
+    s = status(pid)
+    assert s["NoNewPrivs"] == "1", s
+    for caps in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(s[caps], 16) == 0, (caps, s[caps])
+    assert set(s["Uid"].split()) == {str(uid)}, s["Uid"]
+    for name in NAMESPACES:
+        assert os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"), name
+    seen = mounts(pid)
+    assert {"ro", "nosuid", "noexec"} <= seen["/"], seen["/"]
+    for place, options in seen.items():
+        assert "nosuid" in options, (place, options)
+        writable = "rw" in options and not place.startswith("/dev/")
+        assert not writable or place.endswith(("/run/jailed", "overlay")), f"{place} is writable: {options}"
+        assert "noexec" in options or "ro" in options, f"{place} is writable and executable: {options}"
+    for absent in ("/proc", "/sys", "/home", "/etc/passwd", "/bin/sh", "/usr/bin/env", "/tmp/.X11-unix"):
+        assert absent not in seen
+        # Of the mounts nothing is above these paths, so what the process sees of them is what we see below its root.
+        assert not os.path.lexists(f"/proc/{pid}/root{absent}"), absent
+    return seen
+
+
+def test_stages(t):
+    with t.vm("jailed"):
+        record = inspect(t, "jailed")
+        jail = record["jail"]
+        assert jail["mode"] == "auto" and list(jail["stages"]) == STAGES, jail
+        for stage in STAGES[1:]:
+            assert jail["stages"][stage] == "done", jail
+        assert (jail["uid"] != 0) == (os.geteuid() == 0), jail
+        uid = jail["uid"] or os.geteuid()
+        assert uid != 0
+        for pid in pids(record):
+            seen = check_process(pid, uid)
+            assert len(seen) < 24, seen
+        with t.vm("other"):
+            other = inspect(t, "other")
+            assert os.geteuid() != 0 or other["jail"]["uid"] != uid, "two VMs of root share their user"
+
+
+def test_group(t):
+    """Its limits, where cgroup v2 has the controllers; the group itself, where there is cgroup v2 at all."""
+    with t.vm("jailed", "--cpus", "2", "--memory", "128"):
+        jail = inspect(t, "jailed")["jail"]
+        if not jail["cgroup"]:
+            assert jail["stages"]["cgroup"] != "done"
+            t.skip(jail["stages"]["cgroup"])
+        group = Path(jail["cgroup"])
+        members = {int(pid) for pid in (group / "cgroup.procs").read_text().split()}
+        assert members >= set(pids(inspect(t, "jailed"))), members
+        if jail["stages"]["cgroup"] == "done":
+            want = 128 + OVERHEAD_MIB[t.isolation]
+            assert int((group / "memory.max").read_text()) == want << 20
+            assert int((group / "pids.max").read_text()) == 50
+            assert (group / "cpu.max").read_text().split() == ["300000", "100000"]
+            if (group / "memory.swap.max").exists():
+                assert (group / "memory.swap.max").read_text().strip() == "0"
+        assert cgroups(t.home) == [str(group)]
+        (group / "cgroup.kill").write_text("1")  # as good as any crash
+        t.ic("ps")
+        assert not group.exists()
+    assert not cgroups(t.home)
+
+
+def test_strict(t):
+    record = json.loads(t.ic("doctor", "--json").out)
+    complete = next(c for c in record["checks"] if c["name"] == "jail")["status"] == "ok"
+    if complete:
+        t.ic("run", "--strict", "--", "true", rc=0)
+    else:
+        t.error("run", "--strict", "--", "true", status=FAILED, words=["jail strict", "the stage", "jail auto"])
+    t.write_config({**t.config, "jail": "strict", "seccomp_level": "permissive"})
+    t.error("run", "--", "true", status=USAGE, words=["permissive", "jail strict"])
+    t.write_config(t.config)
+    t.error("run", "--strict", "--jail", "off", "--", "true", status=USAGE, words=["--strict", "exclude"])
+
+
+def test_off_is_said(t):
+    result = t.ic("run", "--keep", "--name", "loose", "--jail", "off", "--", "true", rc=0)
+    assert "jail is without: all" in result.errors, result
+    vms = t.json("ps", "--json")
+    assert [vm["jail_missing"] for vm in vms] == ["all"], vms
+    pid = pids(inspect(t, "loose"))[0]
+    assert os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+    t.ic("rm", "-f", "loose", rc=0)
+
+
+def as_user(t):
+    """A copy of all that is needed, for a user who has nothing else, and the words before the command."""
+    place = t.work / "user"
+    lib = next(t.build.rglob("libironclaw.so.0"))
+    for name in ("libexec", "home/data/images/names"):
+        (place / name).mkdir(parents=True)
+    shutil.copy(t.argv()[0], place / "ironclaw")
+    shutil.copy(lib.resolve(), place / lib.name)
+    for program in Path(t.env["IRONCLAW_LIBEXEC"]).iterdir():
+        shutil.copy(program.resolve(), place / "libexec" / program.name)
+    image = t.image_dir()
+    shutil.copytree(image, place / "home/data/images" / image.name)
+    (place / "home/data/images/names/base").symlink_to(Path("..") / image.name)
+    config = dict(t.config)
+    config.pop("image", None)
+    (place / "home/config.json").write_text(json.dumps(config))
+    subprocess.run(["chown", "-R", f"{USER}:{USER}", place / "home"], check=True)
+    for directory in ("home", "home/data", "home/data/images", f"home/data/images/{image.name}"):
+        (place / directory).chmod(0o700)
+    for directory in (t.home, t.work, place):
+        directory.chmod(0o711)
+    env = {"PATH": "/usr/bin:/bin", "HOME": place / "home", "IRONCLAW_HOME": place / "home", "LD_LIBRARY_PATH": place,
+           "IRONCLAW_LIBEXEC": place / "libexec", "TMPDIR": "/tmp"}
+    return place, ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env", "-i",
+                   *(f"{k}={v}" for k, v in env.items()), place / "ironclaw"]
+
+
+def test_ordinary_user(t):
+    """The quick start without any privilege: the same jail, but for the group."""
+    if os.geteuid() != 0:
+        t.skip("only root can become another user; the other tests ran as an ordinary one")
+    place, prefix = as_user(t)
+
+    def ic(*args, rc=0, stdin=b""):
+        result = subprocess.run([str(a) for a in (*prefix, *args)], input=stdin, check=False, cwd="/",
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=t.remaining())
+        assert result.returncode == rc, (args, result)
+        return result.stdout
+
+    assert ic("run", "-i", "--", "python3", "-", stdin=b"print(6*7)") == b"42\n"
+    ic("run", "--", "sh", "-c", "exit 7", rc=7)
+    ic("run", "--keep", "--name", "jailed", "--", "true")
+    try:
+        record = json.loads(ic("inspect", "jailed"))
+        record = record[0] if isinstance(record, list) else record
+        assert record["jail"]["uid"] == 0, record["jail"]
+        for stage in STAGES[1:]:
+            assert record["jail"]["stages"][stage] == "done", record["jail"]
+        for pid in pids(record):
+            check_process(pid, USER)
+        (place / "home/file").write_bytes(b"from the host\n")
+        ic("cp", place / "home/file", "jailed:/tmp/file")
+        assert ic("exec", "jailed", "--", "cat", "/tmp/file") == b"from the host\n"
+        assert b"jailed" in ic("ps") and b"Linux" in ic("logs", "jailed") + ic("exec", "jailed", "--", "uname")
+        ic("stop", "jailed")
+    finally:
+        ic("rm", "-f", "jailed")
+    left = [p for top in ("run", "state/vms") for p in (place / "home" / top).rglob("*")]
+    assert not left, left
