@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
 #include <sched.h>
@@ -194,15 +195,38 @@ static int drop_capabilities(void)
     return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
 }
 
-static int lower_limits(void)
+static int lower_limits(const struct jail *jail)
 {
     static const int zero[] = {RLIMIT_CORE, RLIMIT_MSGQUEUE, RLIMIT_RTPRIO};
     const struct rlimit none = {0};
+    struct rlimit processes;
+
+    if (jail->processes != 0) {
+        if (getrlimit(RLIMIT_NPROC, &processes) < 0)
+            return -errno;
+        processes.rlim_max = MIN(processes.rlim_max, (rlim_t)jail->processes);
+        processes.rlim_cur = processes.rlim_max;
+        if (setrlimit(RLIMIT_NPROC, &processes) < 0)
+            return -errno;
+    }
 
     for (size_t i = 0; i < ARRAY_SIZE(zero); i++) {
         if (setrlimit(zero[i], &none) < 0)
             return -errno;
     }
+    return 0;
+}
+
+/*
+ * What the new user namespace still lets through. Whoever makes one more has every privilege in it, and with that the
+ * kernel's mounts, network stacks and so on to try; zero is the limit for those below this one. Keys that the caller's
+ * session has would be ours to read, whoever we are. A kernel or a container without keys has none.
+ */
+static int close_user(int proc_fd)
+{
+    (void)write_at(proc_fd, "sys/user/max_user_namespaces", "0", 1);
+    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS && errno != EPERM)
+        return -errno;
     return 0;
 }
 
@@ -212,7 +236,7 @@ static int enter_user(const struct jail *jail, const struct jail_report *report,
     int r;
 
     if (report->caller_uid != 0)
-        return -report->error[JAIL_NAMESPACES];
+        return report->error[JAIL_NAMESPACES] ? -report->error[JAIL_NAMESPACES] : close_user(proc_fd);
     if (jail->uid != 0) {
         *ret_half = true;
         r = report->error[JAIL_ROOT] ? -report->error[JAIL_ROOT] : become(jail);
@@ -223,7 +247,11 @@ static int enter_user(const struct jail *jail, const struct jail_report *report,
     if (unshare(CLONE_NEWUSER) < 0)
         return -errno;
     *ret_half = true; /* without a map it would be nobody */
-    return map_ids(proc_fd, jail->uid, jail->gid);
+    r = map_ids(proc_fd, jail->uid, jail->gid);
+    if (r < 0)
+        return r;
+    *ret_half = false;
+    return close_user(proc_fd);
 }
 
 /* What is new about the namespaces, while there is a /proc. */
@@ -253,7 +281,7 @@ static int run_stage(
     case JAIL_CAPABILITIES:
         return drop_capabilities();
     case JAIL_LIMITS:
-        return lower_limits();
+        return lower_limits(jail);
     default:
         return 0;
     }

@@ -14,10 +14,14 @@
  *                         few rights as it needs; the host's tree is unmounted, not just hidden
  *   user          child   it maps no id but its own in a user namespace of its own. Started by root it has an id of its
  *                         own besides, and no groups; otherwise it keeps the caller's, groups included (/dev/kvm is
- *                         had by one), as nobody may drop groups there
+ *                         had by one), as nobody may drop groups there. It has a session keyring of its own, as
+ *                         the caller's may hold secrets, and can make no user namespace, in which it would have every
+ *                         privilege again (the latter only where /proc/sys can be written, which is not so in some
+ *                         containers; filters refuse it too)
  *   capabilities  child   none in any set, none to be had again: the bounding set is empty, securebits are locked,
  *                         no_new_privs is set
- *   limits        child   no core dump, no locked memory for queues, no real-time priority
+ *   limits        child   no core dump, no locked memory for queues, no real-time priority; so many processes and
+ *                         threads, also where the cgroup has no such limit
  *
  * The stages are in this order, as each takes away what the one before
  * needed. The two of the parent are flags of clone3(2), so there is no moment
@@ -69,6 +73,8 @@ struct jail {
     uid_t uid; /* of its own, if started by root (0: it stays root's). The start then needs the root stage:
                 * an id that may look at nothing finds nothing outside */
     gid_t gid;
+    unsigned processes;    /* with threads, at most; 0: as many as the caller may have. Counted for the jail alone since
+                            * Linux 5.14 */
     int cgroup_fd;         /* the group's directory; not looked at when its stage is skipped */
     int skip[JAIL_STAGES]; /* an errno: known already not to be had, or not wanted */
     bool strict;

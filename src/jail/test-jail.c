@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -31,6 +32,7 @@
 #define OWN_ID       0x70001234u
 #define NOBODY       65534u
 #define FAILED_ENTER 99
+#define PROCESSES    4u
 /* Inside there is no cmocka: what is wrong is said on standard error and ends the process. */
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
@@ -134,7 +136,7 @@ static void in_both(void (*inside)(const struct place *))
         skip();
     make_place(&place);
     for (size_t i = 0; i < (geteuid() == 0 ? 2u : 1u); i++) {
-        struct jail jail = {.skip = {[JAIL_CGROUP] = ENOTSUP}};
+        struct jail jail = {.skip = {[JAIL_CGROUP] = ENOTSUP}, .processes = PROCESSES};
         struct jail_report report;
 
         if (starters[i] == 0)
@@ -198,6 +200,7 @@ static void privileges(const struct place *place)
     EXPECT_FAILS(umount2("/dev/null", MNT_DETACH), EPERM);
     EXPECT_FAILS(chroot("/"), EPERM);
     EXPECT_FAILS(unshare(CLONE_NEWNS), EPERM);
+    EXPECT_FAILS(unshare(CLONE_NEWUSER), ENOSPC);
     EXPECT_FAILS(sethostname("x", 1), EPERM);
     EXPECT_FAILS((int)syscall(SYS_swapoff, "/dev/null"), EPERM);
     if (getuid() == OWN_ID)
@@ -249,11 +252,36 @@ static void limits(const struct place *place)
     EXPECT(getrlimit(RLIMIT_MSGQUEUE, &limit) == 0 && limit.rlim_max == 0);
     limit.rlim_cur = limit.rlim_max = 1;
     EXPECT_FAILS(setrlimit(RLIMIT_CORE, &limit), EPERM);
+    for (unsigned i = 1; i < PROCESSES; i++) {
+        pid_t pid = fork();
+
+        EXPECT(pid >= 0);
+        if (pid == 0)
+            _exit(pause());
+    }
+    EXPECT_FAILS(fork(), EAGAIN); /* the others die with process 1 of their namespace */
 }
 
 static void test_limits(void **state)
 {
     in_both(limits);
+}
+
+#define KEY "ironclaw-test-jail"
+
+static void keys(const struct place *place)
+{
+    EXPECT_FAILS((int)syscall(SYS_request_key, "user", KEY, NULL, 0), ENOKEY);
+}
+
+/* The caller's session has it. */
+static void test_keys(void **state)
+{
+    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ||
+            syscall(SYS_add_key, "user", KEY, "secret", 6, KEY_SPEC_SESSION_KEYRING) < 0)
+        skip();
+    assert_true(syscall(SYS_request_key, "user", KEY, NULL, 0) > 0);
+    in_both(keys);
 }
 
 /* ---- what can't be had ---- */
@@ -357,6 +385,7 @@ int main(void)
             cmocka_unit_test(test_privileges),
             cmocka_unit_test(test_neighbours),
             cmocka_unit_test(test_limits),
+            cmocka_unit_test(test_keys),
             cmocka_unit_test(strict_refuses),
             cmocka_unit_test(goes_on_without),
             cmocka_unit_test(missing_path_fails),

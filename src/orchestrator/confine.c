@@ -52,7 +52,7 @@ static void make_group(struct confine *c, struct record *record)
     bool emulated = record->isolation != IC_ISOLATION_HARDWARE;
     struct cgroup_limits limits = {
             .memory_bytes = ((uint64_t)record->memory_mib + (emulated ? OVERHEAD_EMULATED_MIB : OVERHEAD_MIB)) << 20,
-            .pids = record->vcpu_count + PIDS_BESIDE_VCPUS,
+            .pids = c->processes,
             .cpu_percent = (record->vcpu_count + CPU_BESIDE_VCPUS) * 100,
     };
     char name[IC_VM_ID_MAX + SUFFIX_SIZE + 1], suffix[SUFFIX_SIZE], *why = record->jail[JAIL_CGROUP];
@@ -158,7 +158,11 @@ static int refuse(const struct record *record, enum jail_stage stage, const char
 
 int confine_init(struct confine *ret, struct record *record, struct ic_error *error)
 {
-    struct confine c = {.mode = record->jail_mode, .cgroup_fd = -1};
+    struct confine c = {
+            .mode = record->jail_mode,
+            .processes = record->vcpu_count + PIDS_BESIDE_VCPUS,
+            .cgroup_fd = -1,
+    };
     int r;
 
     for (int stage = 0; stage < JAIL_STAGES; stage++)
@@ -243,6 +247,7 @@ int confine_jail(const struct confine *c, struct jail *ret, const char *program,
     struct jail jail = {
             .uid = c->uid,
             .gid = c->uid ? kvm_group(c->uid) : 0,
+            .processes = c->processes,
             .cgroup_fd = c->cgroup_fd,
             .strict = c->mode == IC_JAIL_STRICT,
     };

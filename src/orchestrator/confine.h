@@ -16,7 +16,8 @@
 
 struct confine {
     enum ic_jail mode;
-    uid_t uid; /* 0: the caller's */
+    uid_t uid;          /* 0: the caller's */
+    unsigned processes; /* at most, of all and so of each */
     int cgroup_fd;
     int cgroup_error; /* errno; with the reason in record->jail */
 };
