@@ -59,6 +59,7 @@ enum ic_error_code {
     IC_ERR_CANCELLED = 13,  /* the caller's callback or a signal asked for it */
     IC_ERR_NO_MEMORY = 14,
     IC_ERR_DENIED = 15, /* permission, or refused under require_hardware_isolation */
+    IC_ERR_LIMIT = 16,  /* more than the user's configuration allows (its "limits") */
 };
 
 struct ic_error {
@@ -114,9 +115,12 @@ struct ic_vm_config {
     enum ic_seccomp_level guest_seccomp; /* default basic */
     enum ic_backend backend;
     bool require_hardware_isolation;
-    uint32_t timeout_ms;      /* for each command that has none of its own; 0: none */
-    uint32_t boot_timeout_ms; /* 0: 120,000 under software emulation, else 10,000 */
-    char **env;               /* NAME=value, for each command; NULL-terminated or NULL */
+    uint32_t timeout_ms;       /* for each command that has none of its own; 0: none */
+    uint32_t boot_timeout_ms;  /* 0: 120,000 under software emulation, else 10,000 */
+    uint32_t max_lifetime_ms;  /* from the start on, whatever the VM does then; its monitor sees to it; 0: none */
+    uint32_t max_output_bytes; /* of each command, both outputs together; 0: none */
+    uint32_t max_connections;  /* vsock connections at a time, 4..1023; 0: 1023 */
+    char **env;                /* NAME=value, for each command; NULL-terminated or NULL */
     size_t env_count;
     char *user;          /* for each command; NULL: the image's */
     bool tied_to_caller; /* not in JSON: the VM ends when the thread that spawned it ends */
@@ -243,8 +247,10 @@ struct ic_exec_options {
     const char *user;        /* name or uid[:gid]; NULL: the VM's, else the image's */
     bool tty;
     uint16_t rows, cols;
-    uint32_t timeout_ms; /* 0: the VM's */
-    bool no_timeout;     /* none, though the VM has one */
+    uint32_t timeout_ms;       /* 0: the VM's */
+    bool no_timeout;           /* none, though the VM has one */
+    uint32_t max_output_bytes; /* 0: the VM's */
+    bool no_max_output;        /* none, though the VM has one */
     /* Borrowed; -1 means none. stdin: nothing is read without it. The caller's file flags are left as they are. When an
      * output's reader is gone (EPIPE), the command gets SIGPIPE and the rest of that output is dropped. */
     int stdin_fd, stdout_fd, stderr_fd;
@@ -257,16 +263,17 @@ enum ic_exec_outcome {
     IC_EXEC_OUT_OF_MEMORY,
     IC_EXEC_NOT_FOUND,      /* the program is not there */
     IC_EXEC_NOT_EXECUTABLE, /* it is there and can't be executed */
+    IC_EXEC_OUTPUT_LIMIT,   /* it wrote more than max_output_bytes, which were passed on, and was killed */
 };
 
 struct ic_exec_result {
     size_t size;
     enum ic_exec_outcome outcome;
     int exit_code; /* EXITED */
-    int signal;    /* SIGNALED, TIMED_OUT, OUT_OF_MEMORY; Linux numbering */
-    int status;    /* what a shell would show: exit_code, 128+signal, 124, 126, 127 */
+    int signal;    /* SIGNALED, TIMED_OUT, OUT_OF_MEMORY, OUTPUT_LIMIT; Linux numbering */
+    int status;    /* what a shell would show: exit_code, 128+signal, 124, 126, 127; 125 for OUTPUT_LIMIT */
     uint64_t user_us, system_us, max_rss_kib;
-    char message[512]; /* NOT_FOUND, NOT_EXECUTABLE: why */
+    char message[512]; /* NOT_FOUND, NOT_EXECUTABLE, OUTPUT_LIMIT, TIMED_OUT with its VM (max_lifetime_ms): why */
 };
 
 typedef struct ic_exec ic_exec;

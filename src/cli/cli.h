@@ -33,6 +33,7 @@ enum cli_kind {
     CLI_COUNT,    /* a decimal number (struct cli_number) */
     CLI_DURATION, /* 10s, 500ms, 2m (struct cli_number, ms) */
     CLI_MEMORY,   /* 256, 512m, 1g (struct cli_number, MiB) */
+    CLI_BYTES,    /* 500, 64k, 10m (struct cli_number, bytes) */
 };
 
 struct cli_list {

@@ -7,7 +7,7 @@
 struct exec_args {
     bool interactive, tty, json;
     struct cli_list env, env_files;
-    struct cli_number timeout;
+    struct cli_number timeout, max_output;
     const char *workdir, *user;
 };
 
@@ -21,6 +21,8 @@ static const struct cli_option options[] = {
         {'w', "workdir", "DIR", "run it in DIR of the guest", CLI_STRING, FIELD(workdir), 0},
         {'u', "user", "USER", "run it as USER (name, or uid[:gid])", CLI_STRING, FIELD(user), 0},
         {0, "timeout", "TIME", "end the command after 500ms, 10s, 2m; 0: never", CLI_DURATION, FIELD(timeout), 0},
+        {0, "max-output", "SIZE", "kill it when it writes more: 64k, 10m; 0: no limit", CLI_BYTES, FIELD(max_output),
+                0},
         {0, "json", NULL, "print one JSON object with the result and the output", CLI_FLAG, FIELD(json), 0},
         {0},
 };
@@ -60,6 +62,7 @@ static int exec_main(const struct cli_call *call)
             .cwd = a->workdir,
             .user = a->user,
             .timeout = a->timeout,
+            .max_output = a->max_output,
             .argv = call->operands + 1};
     struct ic_error error = {0};
     char **env = NULL;

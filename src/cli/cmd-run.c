@@ -20,7 +20,7 @@
 struct run_args {
     bool interactive, tty, rm, keep, require_hardware, strict, quiet, json;
     struct cli_list env, env_files;
-    struct cli_number memory, timeout;
+    struct cli_number memory, timeout, max_lifetime, max_output, max_connections;
     const char *workdir, *user, *cpus, *name, *image, *backend, *jail, *guest_seccomp, *config;
 };
 
@@ -38,6 +38,10 @@ static const struct cli_option options[] = {
         {'m', "memory", "SIZE", "the guest's memory: 256 (MiB), 512m, 1g", CLI_MEMORY, FIELD(memory), 0},
         {0, "cpus", "N", "virtual CPUs, 1 to 32", CLI_STRING, FIELD(cpus), 0},
         {0, "timeout", "TIME", "end the command after 500ms, 10s, 2m; 0: never", CLI_DURATION, FIELD(timeout), 0},
+        {0, "max-lifetime", "TIME", "end the VM after so long, whatever it does", CLI_DURATION, FIELD(max_lifetime), 0},
+        {0, "max-output", "SIZE", "kill a command that writes more: 64k, 10m", CLI_BYTES, FIELD(max_output), 0},
+        {0, "max-connections", "N", "connections at a time (a command has one), 4 to 1023", CLI_COUNT,
+                FIELD(max_connections), 0},
         {0, "name", "ID", "name the VM", CLI_STRING, FIELD(name), 0},
         {0, "image", "NAME", "the image to boot (base)", CLI_STRING, FIELD(image), CLI_COMPLETE_IMAGE},
         {0, "backend", "auto|ironclaw|firecracker|qemu", "what runs the VM", CLI_CHOICE, FIELD(backend), 0},
@@ -127,6 +131,9 @@ static int apply_options(struct run *run)
             (r = set_number(config, "timeout_ms", &a->timeout)) ||
             (r = set(config, "guest_seccomp", a->guest_seccomp)) ||
             (r = set(config, "jail", a->strict ? "strict" : a->jail)) ||
+            (r = set_number(config, "max_lifetime_ms", &a->max_lifetime)) ||
+            (r = set_number(config, "max_output_bytes", &a->max_output)) ||
+            (r = set_number(config, "max_connections", &a->max_connections)) ||
             (r = set(config, "require_hardware_isolation", a->require_hardware ? "true" : NULL)))
         return r;
     /* The environment belongs to the VM: later commands in a kept one have it too. */

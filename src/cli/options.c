@@ -97,6 +97,9 @@ static int store_number(struct parser *p, const struct cli_option *o, const char
     } else if (o->kind == CLI_MEMORY) {
         r = value_parse_memory_mib(value, &v);
         expected = "a size such as 256 (MiB), 512m or 1g";
+    } else if (o->kind == CLI_BYTES) {
+        r = value_parse_bytes(value, &v);
+        expected = "a size such as 500 (bytes), 64k or 10m";
     } else {
         r = value_parse_u64(value, UINT32_MAX, &count);
         v = (uint32_t)count;
@@ -133,6 +136,7 @@ static int store(struct parser *p, const struct cli_option *o, const char *value
     case CLI_COUNT:
     case CLI_DURATION:
     case CLI_MEMORY:
+    case CLI_BYTES:
         return store_number(p, o, value);
     }
     return -EINVAL;

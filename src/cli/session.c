@@ -185,6 +185,8 @@ static void fill_options(struct ic_exec_options *ret, const struct session_optio
     ret->user = options->user;
     ret->timeout_ms = options->timeout.value;
     ret->no_timeout = options->timeout.given && options->timeout.value == 0;
+    ret->max_output_bytes = options->max_output.value;
+    ret->no_max_output = options->max_output.given && options->max_output.value == 0;
     ret->tty = options->tty;
     if (options->tty)
         tty_size(0, &ret->rows, &ret->cols);
@@ -258,7 +260,14 @@ void session_explain(const struct session_options *options, const struct session
     char took[32];
 
     switch (e->outcome) {
+    case IC_EXEC_OUTPUT_LIMIT:
+        cli_error("%s: %s; it was killed; see --max-output", program, e->message);
+        return;
     case IC_EXEC_TIMED_OUT:
+        if (e->message[0]) {
+            cli_error("%s: %s", program, e->message);
+            return;
+        }
         value_format_duration(result->command_ms, took);
         cli_error("%s: timed out after %s", program, took);
         return;
@@ -295,6 +304,8 @@ static const char *outcome_name(enum ic_exec_outcome outcome)
         return "not found";
     case IC_EXEC_NOT_EXECUTABLE:
         return "not executable";
+    case IC_EXEC_OUTPUT_LIMIT:
+        return "output limit";
     }
     return "unknown";
 }
@@ -327,8 +338,8 @@ static void put_output(struct json *j, const char *name, const char *data, size_
 void session_json(struct json *j, const struct session_result *result)
 {
     const struct ic_exec_result *e = &result->exec;
-    bool by_signal =
-            e->outcome == IC_EXEC_SIGNALED || e->outcome == IC_EXEC_TIMED_OUT || e->outcome == IC_EXEC_OUT_OF_MEMORY;
+    bool by_signal = e->outcome == IC_EXEC_SIGNALED || e->outcome == IC_EXEC_TIMED_OUT ||
+                     e->outcome == IC_EXEC_OUT_OF_MEMORY || e->outcome == IC_EXEC_OUTPUT_LIMIT;
 
     json_key(j, "status");
     json_i64(j, e->status);

@@ -14,8 +14,9 @@ struct session_options {
     bool interactive, tty, json, quiet;
     struct cli_list env, env_files;
     const char *cwd, *user;
-    struct cli_number timeout; /* ms */
-    uint32_t memory_mib;       /* for a message; 0: not known */
+    struct cli_number timeout;    /* ms */
+    struct cli_number max_output; /* bytes */
+    uint32_t memory_mib;          /* for a message; 0: not known */
     char *const *argv;
 };
 

@@ -55,6 +55,21 @@ class Run(unittest.TestCase):
         self.assertRegex(err, "^ironclaw: run: sleep: timed out after .* ms\n$")
         self.assertIn("set timeout_ms=100", log())
 
+    def test_limits(self):
+        status, _, err = run("run", "-q", "--max-lifetime", "1m", "--max-output", "64k", "--max-connections", "8", "true")
+        self.assertEqual((status, err), (0, ""))
+        for line in ("set max_lifetime_ms=60000", "set max_output_bytes=65536", "set max_connections=8"):
+            self.assertIn(line, log())
+        status, _, err = run("exec", "--max-output", "10k", "alpha", "--", "true")
+        self.assertEqual((status, err), (125, "ironclaw: exec: true: wrote too much; it was killed; see --max-output\n"))
+        self.assertIn("max_output=10240 none=0", log())
+        status, out, _ = run("exec", "--json", "--max-output", "3", "alpha", "--", "echo", "hel")
+        result = json.loads(out)
+        self.assertEqual((status, result["status"], result["outcome"], result["signal"]), (125, 125, "output limit", 9))
+        self.assertEqual((result["stdout"], result["exit_code"]), ("hel\n", None))
+        self.assertEqual(run("exec", "--max-output", "0", "alpha", "--", "true")[0], 0)
+        self.assertIn("max_output=0 none=1", log())
+
     def test_stdin(self):
         self.assertEqual(run("run", "-qi", "cat", stdin=b"in")[1], "in")
         self.assertEqual(run("run", "-q", "cat", stdin=b"in")[1], "")

@@ -27,7 +27,7 @@ struct ic_vm {
 
 struct ic_exec {
     pid_t pid;
-    uint32_t timeout_ms;
+    uint32_t timeout_ms, max_output; /* which is always exceeded here */
     volatile sig_atomic_t cancelled;
 };
 
@@ -373,6 +373,9 @@ int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec *
         return fail(error, IC_ERR_NO_MEMORY, "out of memory");
     note("exec %s tty=%d %ux%u", options->argv[0], options->tty, options->rows, options->cols);
     exec->timeout_ms = options->no_timeout ? 0 : options->timeout_ms ? options->timeout_ms : vm->timeout_ms;
+    exec->max_output = options->no_max_output ? 0 : options->max_output_bytes;
+    if (options->max_output_bytes || options->no_max_output)
+        note("max_output=%u none=%d", options->max_output_bytes, options->no_max_output);
     exec->pid = fork();
     if (exec->pid == 0)
         child(options);
@@ -407,6 +410,13 @@ int ic_exec_wait(ic_exec *exec, struct ic_exec_result *ret, struct ic_error *err
         ret->outcome = IC_EXEC_SIGNALED;
         ret->signal = WTERMSIG(status);
         ret->status = 128 + ret->signal;
+        return 0;
+    }
+    if (exec->max_output) {
+        ret->outcome = IC_EXEC_OUTPUT_LIMIT;
+        ret->signal = SIGKILL;
+        ret->status = 125;
+        (void)snprintf(ret->message, sizeof(ret->message), "wrote too much");
         return 0;
     }
     ret->status = ret->exit_code = WEXITSTATUS(status);

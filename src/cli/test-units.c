@@ -94,6 +94,37 @@ static void test_memory(void **state)
     }
 }
 
+static void test_bytes(void **state)
+{
+    static const struct {
+        const char *text;
+        int r;
+        uint32_t bytes;
+    } cases[] = {
+            {"500", 0, 500},
+            {"500b", 0, 500},
+            {"64k", 0, 65536},
+            {"1.5M", 0, 1572864},
+            {"3GiB", 0, 3221225472u},
+            {"0", 0, 0},
+            {"4294967295", 0, 4294967295u},
+            {"4294967296", -ERANGE, 0},
+            {"4g", -ERANGE, 0},
+            {"0.5", -EINVAL, 0}, /* rounds to "no limit" */
+            {"k", -EINVAL, 0},
+            {"-1", -EINVAL, 0},
+            {"1t", -EINVAL, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint32_t bytes = 0;
+
+        assert_int_equal(value_parse_bytes(cases[i].text, &bytes), cases[i].r);
+        assert_int_equal(bytes, cases[i].bytes);
+    }
+}
+
 static void test_formats(void **state)
 {
     char s[32];
@@ -302,7 +333,7 @@ struct sample_args {
     bool flag, other;
     const char *string, *choice;
     struct cli_list list;
-    struct cli_number count, duration, memory;
+    struct cli_number count, duration, memory, bytes;
 };
 
 #define FIELD(f) offsetof(struct sample_args, f)
@@ -316,6 +347,7 @@ static const struct cli_option sample_options[] = {
         {'n', "count", "N", "h", CLI_COUNT, FIELD(count), 0},
         {0, "duration", "T", "h", CLI_DURATION, FIELD(duration), 0},
         {0, "memory", "M", "h", CLI_MEMORY, FIELD(memory), 0},
+        {0, "bytes", "B", "h", CLI_BYTES, FIELD(bytes), 0},
         {0},
 };
 
@@ -440,6 +472,8 @@ static void test_parse_refuses(void **state)
             {&sample, "-n 4294967296", "--count: '4294967296' is too large"},
             {&sample, "--duration soon", "--duration: 'soon' is not a time such as 500ms, 10s or 2m"},
             {&sample, "--memory 1t", "--memory: '1t' is not a size such as 256 (MiB), 512m or 1g"},
+            {&sample, "--bytes much", "--bytes: 'much' is not a size such as 500 (bytes), 64k or 10m"},
+            {&sample, "--bytes 4g", "--bytes: '4g' is too large"},
             {&sample, "a b c", "unexpected operand 'c'; usage: ironclaw sample [OPTION...] [X...]"},
             {&sample_exec, "vm", "missing operand; usage: ironclaw sample [OPTION...] VM [--] COMMAND"},
             {&sample_exec, "vm --", "missing operand; usage: ironclaw sample [OPTION...] VM [--] COMMAND"},
@@ -606,6 +640,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(test_durations),
             cmocka_unit_test(test_memory),
+            cmocka_unit_test(test_bytes),
             cmocka_unit_test(test_formats),
             cmocka_unit_test(test_utf8),
             cmocka_unit_test(test_escape),

@@ -102,11 +102,33 @@ int value_parse_duration_ms(const char *s, uint32_t *ret_ms)
     return 0;
 }
 
+/* Of sizes; the unit without a name comes before. */
+#define SIZE_UNITS                                                                                                     \
+    {"b", 1}, {"k", 1 << 10}, {"kb", 1 << 10}, {"kib", 1 << 10}, {"m", 1 << 20}, {"mb", 1 << 20}, {"mib", 1 << 20},    \
+            {"g", 1 << 30}, {"gb", 1 << 30}, {"gib", 1 << 30},                                                         \
+    {                                                                                                                  \
+        NULL, 0                                                                                                        \
+    }
+
+int value_parse_bytes(const char *s, uint32_t *ret_bytes)
+{
+    static const struct unit units[] = {{"", 1}, SIZE_UNITS};
+    uint64_t bytes;
+    int r = parse_scaled(s, units, &bytes);
+
+    if (r < 0)
+        return r;
+    if (bytes > UINT32_MAX)
+        return -ERANGE;
+    if (bytes == 0 && strpbrk(s, "123456789")) /* as of durations */
+        return -EINVAL;
+    *ret_bytes = (uint32_t)bytes;
+    return 0;
+}
+
 int value_parse_memory_mib(const char *s, uint32_t *ret_mib)
 {
-    static const struct unit units[] = {{"", 1 << 20}, {"b", 1}, {"k", 1 << 10}, {"kb", 1 << 10}, {"kib", 1 << 10},
-            {"m", 1 << 20}, {"mb", 1 << 20}, {"mib", 1 << 20}, {"g", 1 << 30}, {"gb", 1 << 30}, {"gib", 1 << 30},
-            {NULL, 0}};
+    static const struct unit units[] = {{"", 1 << 20}, SIZE_UNITS};
     uint64_t bytes;
     int r = parse_scaled(s, units, &bytes);
 

@@ -14,6 +14,9 @@ int value_parse_duration_ms(const char *s, uint32_t *ret_ms);
 /* "256" (MiB), "512m", "1g", also "512M", "512MiB", "1.5g"; "k" and "b" only when they make whole MiB. */
 int value_parse_memory_mib(const char *s, uint32_t *ret_mib);
 
+/* "500" (bytes), "64k", "10m", "1.5g"; at most UINT32_MAX. "0" is none. */
+int value_parse_bytes(const char *s, uint32_t *ret_bytes);
+
 /* "12.3 MiB" */
 void value_format_bytes(uint64_t bytes, char ret[32]);
 /* "3 minutes ago" style of age; `now` and `then` in Unix ms; then == 0 gives "". */

@@ -82,6 +82,8 @@ static const struct attempt {
         {"tkill", 0, SYS_tkill, {1, 0}},
         {"tgkill another process", 0, SYS_tgkill, {1, 1, 0}},
         {"pidfd_send_signal", 0, SYS_pidfd_send_signal, {-1, 0, 0, 0}},
+        {"pidfd_send_signal SIGKILL", 0, SYS_pidfd_send_signal, {-1, SIGKILL, 0, 0}},
+        {"a pidfd to send it to", 0, SYS_pidfd_open, {1, 0}},
         {"change a signal's handler", 0, SYS_rt_sigaction, {SIGSYS, 0, 0, 8}},
         {"mmap memory", VMM | API | VSK, SYS_mmap,
                 {0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0}},

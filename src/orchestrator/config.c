@@ -52,6 +52,9 @@ static const struct key keys[] = {
         {"require_hardware_isolation", KEY_BOOL, FIELD(require_hardware_isolation)},
         {"timeout_ms", KEY_U32, FIELD(timeout_ms), 0, UINT32_MAX},
         {"boot_timeout_ms", KEY_U32, FIELD(boot_timeout_ms), 0, UINT32_MAX},
+        {"max_lifetime_ms", KEY_U32, FIELD(max_lifetime_ms), 0, UINT32_MAX},
+        {"max_output_bytes", KEY_U32, FIELD(max_output_bytes), 0, UINT32_MAX},
+        {"max_connections", KEY_U32, FIELD(max_connections), CONFIG_MIN_CONNECTIONS, CONFIG_MAX_CONNECTIONS},
         {"env", KEY_ENV, FIELD(env)},
         {"user", KEY_STRING, FIELD(user)},
 };

@@ -13,6 +13,10 @@
 #define CONFIG_MAX_STRING  4096u       /* bytes of one value */
 #define CONFIG_MAX_OVERLAY (1u << 20)  /* MiB */
 
+/* Vsock connections: those of `run` are its ready connection, its command, and one or two of other commands. */
+#define CONFIG_MIN_CONNECTIONS 4u
+#define CONFIG_MAX_CONNECTIONS 1023u /* what each of the backends can do */
+
 /* Most memory that a VM may be given here: the host's, in MiB. */
 uint32_t config_memory_mib_max(void);
 

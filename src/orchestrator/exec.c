@@ -36,6 +36,7 @@
 #define STUCK_MS              1000u
 #define MAX_SENDING           (128u << 10) /* frames not yet sent, beyond which stdin is left alone */
 #define STATUS_TIMED_OUT      124
+#define STATUS_OUTPUT_LIMIT   125
 #define STATUS_NOT_EXECUTABLE 126
 #define STATUS_NOT_FOUND      127
 
@@ -59,6 +60,9 @@ struct ic_exec {
     size_t data_left;
     uint64_t deadline;
     uint32_t timeout_ms;
+    uint64_t output_left; /* until max_output_bytes */
+    uint32_t max_output;  /* 0: none */
+    bool over_output;     /* what is written now is the last */
     bool cancelled, waited;
 };
 
@@ -184,6 +188,8 @@ static int exec_new(ic_exec **ret, ic_vm *vm, const struct ic_exec_options *o, s
     exec->sinks[0] = sink_of(o->stdout_fd);
     exec->sinks[1] = sink_of(o->stderr_fd);
     exec->timeout_ms = o->no_timeout ? 0 : o->timeout_ms ? o->timeout_ms : exec->record.timeout_ms;
+    exec->max_output = o->no_max_output ? 0 : o->max_output_bytes ? o->max_output_bytes : exec->record.max_output_bytes;
+    exec->output_left = exec->max_output;
     exec->state = WIRE_ST_EXEC_START;
     *ret = exec;
     return 0;
@@ -367,6 +373,36 @@ static int take_error(
     return session_fail_peer(&exec->record, payload, len, "command", error);
 }
 
+/* What is within the limit is passed on; then the session's end is the command's. */
+static void take_output(ic_exec *exec, struct sink *sink, const uint8_t *payload, size_t len)
+{
+    exec->writing = sink;
+    exec->data = payload;
+    exec->data_left = len;
+    if (exec->max_output == 0)
+        return;
+    exec->over_output = len > exec->output_left;
+    exec->data_left = MIN(len, (size_t)exec->output_left);
+    exec->output_left -= exec->data_left;
+}
+
+static int end_over_output(const ic_exec *exec, struct ic_exec_result *ret)
+{
+    (void)snprintf(ret->message, sizeof(ret->message), "wrote more than its limit of %u bytes (max_output_bytes)",
+            exec->max_output);
+    return ended(ret, IC_EXEC_OUTPUT_LIMIT, SIGKILL, STATUS_OUTPUT_LIMIT);
+}
+
+/* A VM whose time is over takes its commands with it. */
+static int fail_lost(const ic_exec *exec, int r, const char *doing, struct ic_exec_result *ret, struct ic_error *error)
+{
+    if ((r != -ECONNRESET && r != -EPIPE) || !session_lifetime_over(&exec->record))
+        return session_fail(&exec->record, r, doing, error);
+    (void)snprintf(ret->message, sizeof(ret->message), "ended with VM '%s', whose max_lifetime_ms %u is over",
+            exec->record.vm_id, exec->record.max_lifetime_ms);
+    return ended(ret, IC_EXEC_TIMED_OUT, SIGKILL, STATUS_TIMED_OUT);
+}
+
 static int take_frame(ic_exec *exec, const struct wire_frame *frame, const uint8_t *payload, struct ic_exec_result *ret,
         struct ic_error *error)
 {
@@ -383,9 +419,7 @@ static int take_frame(ic_exec *exec, const struct wire_frame *frame, const uint8
             break;
         case WIRE_STDOUT:
         case WIRE_STDERR:
-            exec->writing = &exec->sinks[frame->type == WIRE_STDERR];
-            exec->data = payload;
-            exec->data_left = frame->len;
+            take_output(exec, &exec->sinks[frame->type == WIRE_STDERR], payload, frame->len);
             return PUMP_MORE;
         case WIRE_EXIT:
             r = take_exit(ret, payload, frame->len);
@@ -405,9 +439,12 @@ static int take_frames(ic_exec *exec, struct ic_exec_result *ret, struct ic_erro
     while (exec->data_left == 0 || exec->writing->kind == SINK_NONE) {
         const uint8_t *payload;
         struct wire_frame frame;
-        int r = wire_reader_next(&exec->reader, &frame, &payload);
+        int r;
 
         exec->data_left = 0;
+        if (exec->over_output)
+            return end_over_output(exec, ret);
+        r = wire_reader_next(&exec->reader, &frame, &payload);
         if (r < 0)
             return session_fail(&exec->record, r, "command", error);
         if (r == 0)
@@ -464,7 +501,7 @@ static int pump_once(ic_exec *exec, struct ic_exec_result *ret, struct ic_error 
     if (deadline_poll_ms(exec->deadline) == 0)
         return overdue(exec, ret, error);
     if (n == 0 && !process_alive(&exec->record.monitor))
-        return session_fail(&exec->record, -ECONNRESET, "output that nobody reads", error);
+        return fail_lost(exec, -ECONNRESET, "output that nobody reads", ret, error);
     if (p[0].revents)
         take_wakes(exec);
     if (exec->cancelled)
@@ -492,7 +529,7 @@ static int pump_once(ic_exec *exec, struct ic_exec_result *ret, struct ic_error 
             exec->stdin_fd = -1;
         }
     }
-    return r < 0 ? session_fail(&exec->record, r, "command", error) : PUMP_MORE;
+    return r < 0 ? fail_lost(exec, r, "command", ret, error) : PUMP_MORE;
 }
 
 /* Writing to a pipe without a reader must be an error here and not the end of the caller. */

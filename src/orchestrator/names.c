@@ -92,6 +92,7 @@ const char *ic_error_name(enum ic_error_code code)
             [IC_ERR_CANCELLED] = "IC_ERR_CANCELLED",
             [IC_ERR_NO_MEMORY] = "IC_ERR_NO_MEMORY",
             [IC_ERR_DENIED] = "IC_ERR_DENIED",
+            [IC_ERR_LIMIT] = "IC_ERR_LIMIT",
     };
     return word(names, ARRAY_SIZE(names), (unsigned)code);
 }

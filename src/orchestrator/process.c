@@ -327,7 +327,7 @@ static int child_fds(const struct process_options *o, int null_fd)
             (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
     }
     for (size_t i = 0; i < o->keep_count; i++) {
-        if (fcntl(o->keep_fds[i], F_SETFD, 0) < 0)
+        if (o->keep_fds[i] >= 0 && fcntl(o->keep_fds[i], F_SETFD, 0) < 0)
             return -errno;
     }
     return 0;

@@ -58,7 +58,7 @@ struct process_options {
     char *const *argv;
     const char *mark;    /* value of PROCESS_MARK_ENV */
     int out_fd, err_fd;  /* become stdout and stderr */
-    const int *keep_fds; /* stay open under their numbers, which are 3 or more */
+    const int *keep_fds; /* stay open under their numbers, which are 3 or more; -1: none */
     size_t keep_count;
     bool die_with_parent;    /* SIGKILL when the calling thread ends */
     const struct jail *jail; /* NULL: none */

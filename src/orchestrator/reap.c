@@ -20,6 +20,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -31,9 +33,25 @@
 #include "orchestrator/table.h"
 #include "orchestrator/tail.h"
 
-#define REAP_TIMEOUT_MS 5000u
-#define FORK_TIMEOUT_MS 2000u
-#define TARGET_SIZE     4200u
+#define REAP_TIMEOUT_MS   5000u
+#define FORK_TIMEOUT_MS   2000u
+#define LIFETIME_GRACE_MS 10000u
+#define TARGET_SIZE       4200u
+
+/* The VM's processes were to end it, and have not for so long that they can't be expected to: somebody has taken them
+ * over. Start times don't depend on the clock on the wall. */
+static bool overdue(const struct record *record)
+{
+    long ticks_per_s = sysconf(_SC_CLK_TCK);
+    struct timespec now;
+    uint64_t start_ms;
+
+    if (record->max_lifetime_ms == 0 || record->monitor.pid == 0 || ticks_per_s <= 0 ||
+            clock_gettime(CLOCK_BOOTTIME, &now) < 0)
+        return false;
+    start_ms = record->monitor.start_ticks / (uint64_t)ticks_per_s * 1000;
+    return (uint64_t)now.tv_sec * 1000 > start_ms + record->max_lifetime_ms + LIFETIME_GRACE_MS;
+}
 
 bool table_healthy(const struct record *record)
 {
@@ -45,7 +63,15 @@ bool table_healthy(const struct record *record)
         return false; /* a live holder of the lock makes it so; without one it is a leftover */
     if (process_boot_id(boot_id) < 0)
         return true; /* can't be told now */
-    return strcmp(boot_id, record->boot_id) == 0 && record_monitor_alive(record) && record_vsock_alive(record);
+    return strcmp(boot_id, record->boot_id) == 0 && record_monitor_alive(record) && record_vsock_alive(record) &&
+           !overdue(record);
+}
+
+bool table_lifetime_over(const struct record *record, const char *dir)
+{
+    if (record->max_lifetime_ms == 0)
+        return false;
+    return record_monitor_alive(record) ? overdue(record) : tail_lifetime_over(dir);
 }
 
 static void describe_end(char *dst, size_t size, const struct record *record, const char *dir)
@@ -53,6 +79,10 @@ static void describe_end(char *dst, size_t size, const struct record *record, co
     char boot_id[BOOT_ID_SIZE], line[256];
     const char *what;
 
+    if (table_lifetime_over(record, dir)) {
+        (void)snprintf(dst, size, "max_lifetime_ms %u is over", record->max_lifetime_ms);
+        return;
+    }
     if (process_boot_id(boot_id) == 0 && strcmp(boot_id, record->boot_id) != 0)
         what = "the host was restarted";
     else if (record->state == IC_VM_CREATED || record->state == IC_VM_BOOTING)

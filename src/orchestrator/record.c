@@ -81,6 +81,8 @@ char *record_encode(const struct record *r)
             "keep", r->keep, "tied_to_caller", r->tied);
     ADD("{s:I, s:I, s:I, s:I}", "vcpu_count", (json_int_t)r->vcpu_count, "memory_mib", (json_int_t)r->memory_mib,
             "timeout_ms", (json_int_t)r->timeout_ms, "boot_timeout_ms", (json_int_t)r->boot_timeout_ms);
+    ADD("{s:I, s:I, s:I}", "max_lifetime_ms", (json_int_t)r->max_lifetime_ms, "max_output_bytes",
+            (json_int_t)r->max_output_bytes, "max_connections", (json_int_t)r->max_connections);
     ADD("{s:{s:s, s:I, s:s?}}", "overlay", "kind", overlay_words[r->overlay_kind], "size_mib",
             (json_int_t)r->overlay_size_mib, "path", r->overlay_path);
     ADD("{s:s, s:s, s:b, s:b}", "seccomp_level", seccomp_words[r->seccomp_level], "guest_seccomp",
@@ -254,6 +256,9 @@ static int decode_object(struct record *r, const json_t *root)
     r->memory_mib = (uint32_t)get_int(&g, "memory_mib", 1, UINT32_MAX);
     r->timeout_ms = (uint32_t)get_int(&g, "timeout_ms", 0, UINT32_MAX);
     r->boot_timeout_ms = (uint32_t)get_int(&g, "boot_timeout_ms", 0, UINT32_MAX);
+    r->max_lifetime_ms = (uint32_t)get_int(&g, "max_lifetime_ms", 0, UINT32_MAX);
+    r->max_output_bytes = (uint32_t)get_int(&g, "max_output_bytes", 0, UINT32_MAX);
+    r->max_connections = (uint32_t)get_int(&g, "max_connections", 0, UINT32_MAX);
     r->seccomp_level = get_word(&g, "seccomp_level", seccomp_words);
     r->guest_seccomp = get_word(&g, "guest_seccomp", seccomp_words);
     r->require_hardware_isolation = get_bool(&g, "require_hardware_isolation");

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "orchestrator/audit-log.h"
 #include "orchestrator/paths.h"
+#include "orchestrator/table.h"
 #include "orchestrator/tail.h"
 
 #define REPLY_MAX       32u /* "OK 4294967295\n" */
@@ -131,6 +132,11 @@ int session_open(const struct record *record, enum wire_session kind, const stru
     if (out.error || request->error)
         return ic_fail_errno(error, out.error ? out.error : request->error, "request to VM '%s'", record->vm_id);
     r = connect_agent(record, &out, deadline, &fd);
+    if (r == -ETIMEDOUT && record->max_connections > 0)
+        return ic_fail(error, IC_ERR_TIMEOUT,
+                "VM '%s': connection to the agent: not within %u s; its max_connections is %u at a time: let commands "
+                "or copies end, or give it more",
+                record->vm_id, SESSION_CONNECT_TIMEOUT_MS / 1000, record->max_connections);
     if (r < 0)
         return session_fail(record, r, "connection to the agent", error);
     *ret_fd = TAKE_FD(fd);
@@ -164,16 +170,35 @@ int session_next(
     }
 }
 
+static void wait_for_end(const struct record *record)
+{
+    _cleanup_(fd_closep) int pidfd = -1;
+
+    if (process_open(&record->monitor, &pidfd) == 0)
+        (void)fd_wait(pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));
+}
+
+bool session_lifetime_over(const struct record *record)
+{
+    _cleanup_(freep) char *dir = NULL;
+
+    if (record->max_lifetime_ms == 0 || path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", record->vm_id) < 0)
+        return false;
+    wait_for_end(record);
+    return table_lifetime_over(record, dir);
+}
+
 /* Waits a moment for a VM that is going down, then says what is left of it. */
 static int fail_lost(const struct record *record, const char *doing, struct ic_error *error)
 {
     _cleanup_(freep) char *dir = NULL;
-    _cleanup_(fd_closep) int pidfd = -1;
     bool monitor, vsock;
     char line[256] = "";
 
-    if (process_open(&record->monitor, &pidfd) == 0)
-        (void)fd_wait(pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));
+    if (session_lifetime_over(record))
+        return ic_fail(error, IC_ERR_TIMEOUT, "VM '%s': %s: its max_lifetime_ms %u is over", record->vm_id, doing,
+                record->max_lifetime_ms);
+    wait_for_end(record);
     monitor = record_monitor_alive(record);
     vsock = record_vsock_alive(record);
     if (path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", record->vm_id) == 0)

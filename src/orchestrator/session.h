@@ -25,6 +25,10 @@ int session_next(
  */
 int session_fail(const struct record *record, int r, const char *doing, struct ic_error *error);
 
+/* After a connection was lost: waits a moment for a VM that is going down, and tells whether its max_lifetime_ms was
+ * the reason. */
+bool session_lifetime_over(const struct record *record);
+
 /* The error for an ERROR frame of the agent. */
 int session_fail_peer(
         const struct record *record, const uint8_t *payload, size_t len, const char *doing, struct ic_error *error);

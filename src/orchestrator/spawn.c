@@ -196,6 +196,11 @@ static int look_at_host(struct spawn *s, struct ic_error *error)
                 "seccomp_level permissive: the backend %s has filters of its own, which always refuse; minimal and "
                 "basic are both its own, or take another --backend",
                 ic_backend_name(s->backend->id));
+    if ((s->config.max_connections > 0 || s->config.max_lifetime_ms > 0) &&
+            !(s->backend->capabilities & BACKEND_LIMITS))
+        return ic_fail(error, IC_ERR_UNSUPPORTED,
+                "%s: backend %s has no such limit; leave the key out, or use another backend",
+                s->config.max_lifetime_ms > 0 ? "max_lifetime_ms" : "max_connections", ic_backend_name(s->backend->id));
     s->record.backend = s->backend->id;
     s->record.isolation = probe.isolation;
     return 0;
@@ -216,6 +221,9 @@ static void fill_record(struct spawn *s)
     if (r->boot_timeout_ms == 0)
         r->boot_timeout_ms =
                 r->isolation == IC_ISOLATION_HARDWARE ? BOOT_TIMEOUT_HARDWARE_MS : BOOT_TIMEOUT_SOFTWARE_MS;
+    r->max_lifetime_ms = c->max_lifetime_ms;
+    r->max_output_bytes = c->max_output_bytes;
+    r->max_connections = c->max_connections;
     r->overlay_kind = c->overlay.kind;
     r->overlay_size_mib = c->overlay.size_mib ? c->overlay.size_mib : c->memory_mib / 2;
     r->seccomp_level = c->seccomp_level;
@@ -354,6 +362,16 @@ static int fail_violation(const struct spawn *s, const char *what, struct ic_err
 {
     return ic_fail(error, IC_ERR_BACKEND, "VM '%s': during the boot %s; see 'ironclaw logs --audit %s'",
             s->record.vm_id, what, s->record.vm_id);
+}
+
+/* One of the VM's processes has ended. True when the others do, too, and the limit of its time is why. */
+static bool fail_lifetime(const struct spawn *s, struct ic_error *error)
+{
+    if (!session_lifetime_over(&s->record))
+        return false;
+    (void)ic_fail(error, IC_ERR_TIMEOUT, "VM '%s': its max_lifetime_ms %u was over before it was ready; give it more",
+            s->record.vm_id, s->record.max_lifetime_ms);
+    return true;
 }
 
 /* A monitor that failed said why on its own log; one that ended well did so because its guest ended, and the guest's
@@ -511,6 +529,8 @@ static int wait_once(
     }
     if (p[0].revents)
         return read_ready(s, reader, ret_ready, error);
+    if (fail_lifetime(s, error))
+        return -IC_ERR_TIMEOUT;
     return p[1].revents ? fail_ended(s, error) : fail_vsock_ended(s, error);
 }
 

@@ -72,5 +72,8 @@ int table_reap(struct ic_error *error);
  * (and the entry unlocked). */
 int table_settle(struct table_entry *entry, struct record *record, struct ic_error *error);
 
+/* True when the VM has ended, or should long have, because its max_lifetime_ms is over. */
+bool table_lifetime_over(const struct record *record, const char *dir);
+
 /* True when the record says that processes should live and they do. */
 bool table_healthy(const struct record *record);

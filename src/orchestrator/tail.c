@@ -70,6 +70,14 @@ const char *tail_monitor(char *dst, size_t size, const char *dir)
     return dst;
 }
 
+bool tail_lifetime_over(const char *dir)
+{
+    char buf[TAIL_BYTES + 1];
+
+    read_tail(buf, dir, "monitor.log");
+    return strstr(buf, " ms is over (--max-lifetime-ms)") != NULL;
+}
+
 bool tail_powered_off(const char *dir)
 {
     char buf[TAIL_BYTES + 1];

@@ -13,5 +13,8 @@ const char *tail_line(char *dst, size_t size, const char *dir, const char *log);
 /* Last line of monitor.log that the VM's processes wrote; our own lines about its state are skipped. As tail_line. */
 const char *tail_monitor(char *dst, size_t size, const char *dir);
 
+/* The VM's processes said that they end because the VM's time is over. */
+bool tail_lifetime_over(const char *dir);
+
 /* The kernel log ends with a power-off or restart. Only a hint: a guest can write the same words. */
 bool tail_powered_off(const char *dir);

@@ -52,7 +52,8 @@ static void takes_every_key(void **state)
                           " \"overlay\": {\"kind\": \"tmpfs\", \"size_mib\": 32}, \"enable_networking\": false,"
                           " \"seccomp_level\": \"basic\", \"guest_seccomp\": \"permissive\", \"backend\": \"qemu\","
                           " \"require_hardware_isolation\": true, \"timeout_ms\": 4294967295,"
-                          " \"boot_timeout_ms\": 5, \"env\": [\"A=1\", \"B=\"], \"user\": \"agent\"}"),
+                          " \"boot_timeout_ms\": 5, \"max_lifetime_ms\": 86400000, \"max_output_bytes\": 4294967295,"
+                          " \"max_connections\": 4, \"env\": [\"A=1\", \"B=\"], \"user\": \"agent\"}"),
             0);
     assert_string_equal(config.vm_id, "a-B_9");
     assert_int_equal(config.vcpu_count, 32);
@@ -63,6 +64,9 @@ static void takes_every_key(void **state)
     assert_int_equal(config.backend, IC_BACKEND_QEMU);
     assert_true(config.require_hardware_isolation);
     assert_int_equal(config.timeout_ms, UINT32_MAX);
+    assert_int_equal(config.max_lifetime_ms, 86400000);
+    assert_int_equal(config.max_output_bytes, UINT32_MAX);
+    assert_int_equal(config.max_connections, 4);
     assert_int_equal(config.env_count, 2);
     assert_string_equal(config.env[1], "B=");
     assert_null(config.env[2]);
@@ -89,6 +93,10 @@ static void refuses_in_json(void **state)
     refuse_json("{\"vcpu_count\": 99999999999999999999}", "test.json", "JSON");
     refuse_json("{\"memory_mib\": 1}", "memory_mib 1", "64");
     refuse_json("{\"memory_mib\": 4294967295}", "memory_mib", "host's memory");
+    refuse_json("{\"max_connections\": 3}", "max_connections 3", "4 to 1023");
+    refuse_json("{\"max_connections\": 1024}", "max_connections 1024", "4 to 1023");
+    refuse_json("{\"max_output_bytes\": 4294967296}", "max_output_bytes 4294967296", "0 to 4294967295");
+    refuse_json("{\"max_lifetime_ms\": -1}", "max_lifetime_ms -1", "0 to 4294967295");
     refuse_json("{\"backend\": \"xen\"}", "'xen'", "firecracker");
     refuse_json("{\"image\": \"\"}", "image", "empty");
     refuse_json("{\"image\": null}", "image", "null");

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
@@ -276,6 +277,56 @@ static void request_wins(void **state)
     assert_int_equal(ic_vm_exec(vm, &o, NULL, &error), -IC_ERR_INVALID);
 }
 
+/* Both outputs count; what is within the limit comes, and the agent sees the session end. */
+static void stops_at_the_output_limit(void **state)
+{
+    static const struct {
+        const char *what;
+        uint32_t vms, own;
+        bool none;
+        int status, bytes[2];
+    } cases[] = {
+            {"both", 6, 0, false, 7, {3, 3}},
+            {"both", 5, 0, false, 125, {3, 2}},
+            {"both", 2, 0, false, 125, {2, 0}},
+            {"both", 2, 6, false, 7, {3, 3}},
+            {"both", 2, 0, true, 7, {3, 3}},
+            {"flood", 100, 0, false, 125, {100, 0}},
+            {"flood", 0, 60000, false, 125, {60000, 0}},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const char *argv[] = {cases[i].what, NULL};
+        int fds[2] = {memfd_create("out", MFD_CLOEXEC), memfd_create("err", MFD_CLOEXEC)};
+        struct ic_exec_result result;
+        struct ic_exec_options o;
+
+        ic_exec_options_init(&o);
+        o.argv = argv;
+        o.stdout_fd = fds[0];
+        o.stderr_fd = fds[1];
+        o.max_output_bytes = cases[i].own;
+        o.no_max_output = cases[i].none;
+        record.max_output_bytes = cases[i].vms;
+        assert_int_equal(table_write(&entry, &record, &error), 0);
+        assert_int_equal(ic_vm_exec(vm, &o, &result, &error), 0);
+        assert_int_equal(result.status, cases[i].status);
+        assert_int_equal(result.outcome == IC_EXEC_OUTPUT_LIMIT, result.status == 125);
+        for (int f = 0; f < 2; f++) {
+            assert_int_equal(lseek(fds[f], 0, SEEK_END), cases[i].bytes[f]);
+            close(fds[f]);
+        }
+        if (result.status == 125)
+            assert_non_null(strstr(result.message, "(max_output_bytes)"));
+    }
+    /* Output that nobody wants counts as well. */
+    record.max_output_bytes = 5;
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    assert_int_equal(run("both", -1, -1, -1, NULL), 0);
+    record.max_output_bytes = 0;
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+}
+
 #define ECHO_BYTES (3u << 20)
 
 static void *feed(void *arg)
@@ -454,6 +505,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(keeps_the_streams_apart),
             cmocka_unit_test(request_wins),
+            cmocka_unit_test(stops_at_the_output_limit),
             cmocka_unit_test(carries_bytes_both_ways),
             cmocka_unit_test(takes_files_and_closed_input),
             cmocka_unit_test(ends_quietly_when_nobody_reads),

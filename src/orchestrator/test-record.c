@@ -13,6 +13,9 @@ static void round_trip(void **state)
     a.monitor = (struct process_id){.pid = 17, .start_ticks = UINT32_MAX + 5ull};
     a.kernel_path = strdup("/k \"quoted\", with comma");
     a.user = strdup("agent");
+    a.max_lifetime_ms = UINT32_MAX;
+    a.max_output_bytes = 7;
+    a.max_connections = 1023;
     a.overlay_kind = IC_OVERLAY_EXT4;
     a.overlay_path = strdup("/o");
     a.env = calloc(2, sizeof(*a.env));
@@ -29,6 +32,9 @@ static void round_trip(void **state)
     assert_string_equal(b.kernel_path, a.kernel_path);
     assert_null(b.initrd_path);
     assert_string_equal(b.overlay_path, "/o");
+    assert_int_equal(b.max_lifetime_ms, UINT32_MAX);
+    assert_int_equal(b.max_output_bytes, 7);
+    assert_int_equal(b.max_connections, 1023);
     assert_string_equal(b.env[0], a.env[0]);
     assert_null(b.env[1]);
     assert_string_equal(b.failure, "why");
@@ -85,6 +91,9 @@ static void refuses_wrong_values(void **state)
     refuse("\"pid\": 0", "\"pid\": -1");
     refuse("\"pid\": 0", "\"pid\": 4294967296");
     refuse("\"vcpu_count\": 1", "\"vcpu_count\": 33");
+    refuse("\"max_lifetime_ms\": 0", "\"max_lifetime_ms\": -1");
+    refuse("\"max_output_bytes\": 0", "\"max_output_bytes\": 4294967296");
+    refuse("\"max_connections\": 0", "\"max_connections\": true");
     refuse("\"keep\": false", "\"keep\": 0");
     refuse("\"keep\": false", "\"keep\": false, \"keep\": true");
     refuse("\"run_dir\": \"/", "\"run_dir\": \"");

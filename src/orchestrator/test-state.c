@@ -33,6 +33,7 @@ static void names_every_value(void **state)
     assert_string_equal(ic_backend_name(IC_BACKEND_QEMU), "qemu");
     assert_string_equal(ic_isolation_name(IC_ISOLATION_SOFTWARE_EMULATION), "software emulation");
     assert_string_equal(ic_error_name(IC_ERR_DENIED), "IC_ERR_DENIED");
+    assert_string_equal(ic_error_name(IC_ERR_LIMIT), "IC_ERR_LIMIT");
     assert_string_equal(ic_error_name(0), "unknown");
 }
 

@@ -42,7 +42,7 @@ static int compare(const void *a, const void *b)
 /* Everything above stderr goes, except for what the command line names (-1: none). */
 static int close_other_fds(const struct options *options)
 {
-    int keep[] = {options->uds_fd, options->frontend_fd, options->vmm_pidfd};
+    int keep[] = {options->uds_fd, options->frontend_fd, options->held_fd};
     unsigned first = 3;
 
     qsort(keep, ARRAY_SIZE(keep), sizeof(*keep), compare);

@@ -2,14 +2,13 @@
 #include "vhost/options.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/macro.h"
@@ -28,8 +27,8 @@ static const char usage[] = "Usage: ironclaw-vsock --guest-cid N --uds-path PATH
                             "      --socket PATH      listen here for the front-end\n"
                             "      --linger-ms N      with --socket: wait so long for the next front-end (0)\n"
                             "      --max-connections N  connections at a time, 1 to 1023 (1023)\n"
-                            "      --max-lifetime-ms N  end after so long, and first what --vmm-pidfd names\n"
-                            "      --vmm-pidfd N      inherited pidfd of the VM's monitor\n"
+                            "      --max-lifetime-ms N  end after so long\n"
+                            "      --hold-fd N        inherited descriptor to be closed by nothing but the end\n"
                             "      --log-level LEVEL  error, warning, info or debug (warning)\n"
                             "      --seccomp-level L  minimal, basic or permissive (minimal)\n"
                             "      --seccomp-report   print what the process may call, and why, and exit\n"
@@ -52,7 +51,7 @@ enum {
     OPT_LOG_LEVEL,
     OPT_MAX_CONNECTIONS,
     OPT_MAX_LIFETIME_MS,
-    OPT_VMM_PIDFD,
+    OPT_HOLD_FD,
     OPT_SECCOMP_LEVEL,
     OPT_SECCOMP_REPORT,
     OPT_NO_SECCOMP,
@@ -71,7 +70,7 @@ static const struct option long_options[] = {
         {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
         {"max-connections", required_argument, NULL, OPT_MAX_CONNECTIONS},
         {"max-lifetime-ms", required_argument, NULL, OPT_MAX_LIFETIME_MS},
-        {"vmm-pidfd", required_argument, NULL, OPT_VMM_PIDFD},
+        {"hold-fd", required_argument, NULL, OPT_HOLD_FD},
         {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
         {"audit-fd", required_argument, NULL, OPT_AUDIT_FD},
         {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
@@ -126,18 +125,17 @@ static int parse_socket(const char *name, const char *text, bool listening, int 
     return 0;
 }
 
-/* An inherited pidfd. Signal 0 tells whether it is one, of a process that we may end. */
-static int parse_pidfd(const char *text, int *ret)
+/* Any inherited descriptor. */
+static int parse_held(const char *text, int *ret)
 {
     uint64_t fd = 0;
-    int r = parse_number("vmm-pidfd", text, 3, INT32_MAX, &fd);
+    int r = parse_number("hold-fd", text, 3, INT32_MAX, &fd);
 
-    if (r < 0)
-        return r;
-    if (syscall(SYS_pidfd_send_signal, (int)fd, 0, NULL, 0) < 0 && errno != ESRCH)
-        return refuse("--vmm-pidfd %s: not a pidfd of a process to be ended: %s", text, strerror(errno));
-    *ret = (int)fd;
-    return 0;
+    if (r == 0 && fcntl((int)fd, F_GETFD) < 0)
+        return refuse("--hold-fd %s: not an open descriptor", text);
+    if (r == 0)
+        *ret = (int)fd;
+    return r;
 }
 
 static int parse_u32(const char *name, const char *text, uint32_t min, uint32_t max, uint32_t *ret)
@@ -184,8 +182,8 @@ static int parse_one(struct options *o, int option, const char *arg)
         return parse_u32("max-connections", arg, 1, VSOCK_MAX_CONNECTIONS, &o->max_connections);
     case OPT_MAX_LIFETIME_MS:
         return parse_u32("max-lifetime-ms", arg, 1, UINT32_MAX, &o->max_lifetime_ms);
-    case OPT_VMM_PIDFD:
-        return parse_pidfd(arg, &o->vmm_pidfd);
+    case OPT_HOLD_FD:
+        return parse_held(arg, &o->held_fd);
     case OPT_LOG_LEVEL:
         return parse_level(arg, &o->log_level);
     case OPT_SECCOMP_LEVEL:
@@ -225,14 +223,12 @@ static int check(const struct options *o)
         return refuse("--linger-ms needs --socket");
     if (o->frontend_fd >= 0 && o->frontend_fd == o->uds_fd)
         return refuse("--fd and --uds-fd name the same descriptor");
-    if (o->vmm_pidfd >= 0 && o->max_lifetime_ms == 0)
-        return refuse("--vmm-pidfd needs --max-lifetime-ms");
     return 0;
 }
 
 int options_parse(struct options *ret, int argc, char **argv)
 {
-    struct options o = {.uds_fd = -1, .frontend_fd = -1, .vmm_pidfd = -1, .log_level = LOG_WARN};
+    struct options o = {.uds_fd = -1, .frontend_fd = -1, .held_fd = -1, .log_level = LOG_WARN};
     int option, r;
 
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {

@@ -25,7 +25,7 @@ struct options {
     uint32_t linger_ms;
     uint32_t max_connections; /* 0: the core's own limit */
     uint32_t max_lifetime_ms; /* 0: none */
-    int vmm_pidfd;            /* ended with the lifetime; -1: none */
+    int held_fd;              /* kept open until the end; -1: none */
     enum log_level log_level;
     enum seccomp_level seccomp_level;
     bool seccomp_report; /* print it; the rest need not make sense */

@@ -4,11 +4,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -71,7 +69,6 @@ static const struct seccomp_rule calls[] = {
         SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_GET_SEALS, "whether that file can shrink"),
         SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_GETFL, "eventfds of the front-end: non-blocking"),
         SECCOMP_ALLOW_IF(fcntl, 1, SECCOMP_ANY_BIT, F_SETFL, "the same"),
-        SECCOMP_ALLOW_IF(pidfd_send_signal, 1, SECCOMP_ANY_BIT, SIGKILL, "the lifetime is over: --vmm-pidfd"),
         SECCOMP_ALLOW(unlink, "the end: sockets"),
         SECCOMP_ALLOW(rt_sigprocmask, "abort()"),
         SECCOMP_ALLOW(getpid, "the same"),
@@ -107,15 +104,11 @@ static int on_linger_over(struct loop_timer *timer)
     return 0;
 }
 
-/* The VM ends with us, whoever else lives: its monitor's own end would come with nobody to see to it. */
 static int on_lifetime_over(struct loop_timer *timer)
 {
     struct server *server = CONTAINER_OF(timer, struct server, lifetime);
-    int pidfd = server->options->vmm_pidfd;
 
     log_msg(LOG_WARN, "the lifetime of %u ms is over (--max-lifetime-ms)", server->options->max_lifetime_ms);
-    if (pidfd >= 0 && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
-        log_msg(LOG_ERROR, "cannot end the VM's monitor: %s", strerror(errno));
     server->status = EXIT_LIFETIME;
     loop_stop(&server->loop);
     return 0;

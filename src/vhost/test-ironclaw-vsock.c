@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -478,32 +477,28 @@ static void test_levels(void **state)
     }
 }
 
-/* It ends by itself, and takes the process of --vmm-pidfd with it. */
-static void test_lifetime_ends_both(void **state)
+/* It ends by itself, and only then --hold-fd is closed. */
+static void test_lifetime(void **state)
 {
-    pid_t victim = fork();
-    char pidfd_text[16];
     struct fixture f;
-    int pidfd, status;
+    char fd_text[16], byte;
+    int pair[2];
 
-    if (victim == 0) {
-        (void)pause();
-        _exit(0);
-    }
-    assert_true(victim > 0);
-    pidfd = (int)syscall(SYS_pidfd_open, victim, 0);
-    assert_true(pidfd >= 3);
-    (void)snprintf(pidfd_text, sizeof(pidfd_text), "%d", pidfd);
+    assert_int_equal(pipe2(pair, O_CLOEXEC | O_NONBLOCK), 0);
+    (void)snprintf(fd_text, sizeof(fd_text), "%d", pair[1]);
     setup_dir(&f);
     spawn(&f,
-            (const char *[]){program, "--guest-cid=5", "--uds-path", f.uds, "--socket", f.sock, "--max-lifetime-ms=50",
-                    "--vmm-pidfd", pidfd_text, NULL},
-            pidfd);
+            (const char *[]){program, "--guest-cid=5", "--uds-path", f.uds, "--socket", f.sock, "--max-lifetime-ms=200",
+                    "--hold-fd", fd_text, NULL},
+            pair[1]);
+    fd_close(pair[1]);
+    fd_close(connect_soon(f.uds)); /* it has closed what it is not to hold */
+    assert_int_equal(read(pair[0], &byte, 1), -1);
+    assert_int_equal(errno, EAGAIN);
     assert_int_equal(wait_exit(&f), 124);
-    finish(&f, "the lifetime of 50 ms is over (--max-lifetime-ms)");
-    assert_int_equal(waitpid(victim, &status, 0), victim);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    fd_close(pidfd);
+    assert_int_equal(read(pair[0], &byte, 1), 0);
+    fd_close(pair[0]);
+    finish(&f, "the lifetime of 200 ms is over (--max-lifetime-ms)");
 }
 
 static void usage_error(const char *said, const char *const *argv)
@@ -533,7 +528,8 @@ static void test_usage(void **state)
     USAGE("--max-connections 0", "--max-connections", "0");
     USAGE("--max-connections 1024", "--max-connections", "1024");
     USAGE("--max-lifetime-ms 4294967296", "--max-lifetime-ms", "4294967296");
-    USAGE("--vmm-pidfd 700", "--vmm-pidfd", "700");
+    USAGE("--hold-fd 700", "--hold-fd", "700");
+    USAGE("--hold-fd 2", "--hold-fd", "2");
     USAGE("--audit-fd 1:", "--audit-fd", "1");
     USAGE("--audit-fd 700:", "--audit-fd", "700");
     USAGE("unexpected argument", "--guest-cid", "3", "word");
@@ -570,7 +566,7 @@ int main(int argc, char **argv)
             cmocka_unit_test(test_bad_message_ends_the_process),
             cmocka_unit_test(test_signals_end_it),
             cmocka_unit_test(test_levels),
-            cmocka_unit_test(test_lifetime_ends_both),
+            cmocka_unit_test(test_lifetime),
             cmocka_unit_test(test_usage),
             cmocka_unit_test(test_paths_that_fail),
     };

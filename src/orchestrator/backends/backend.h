@@ -52,6 +52,7 @@ enum {
     BACKEND_PAUSE = 1 << 0,
     BACKEND_SNAPSHOT = 1 << 1,
     BACKEND_PERMISSIVE = 1 << 2, /* its filters are ours, so that they can be told to refuse nothing */
+    BACKEND_LIMITS = 1 << 3, /* max_lifetime_ms, max_connections */
 };
 
 struct backend {

@@ -222,6 +222,47 @@ static int configure(const struct fcapi *kind, const struct backend_start *start
     return r;
 }
 
+struct monitor_args {
+    char *v[20];
+    size_t count;
+    char path[PATH_ROOM], id[IC_VM_ID_MAX + 1], audit_fd[16], lifetime[16], connections[16];
+};
+
+static void add_option(struct monitor_args *a, const char *name, const char *value)
+{
+    a->v[a->count++] = (char *)name;
+    a->v[a->count++] = (char *)value;
+}
+
+static void monitor_args(
+        struct monitor_args *a, const struct fcapi *kind, char *program, const struct backend_start *start)
+{
+    const struct record *record = start->record;
+
+    a->v[a->count++] = program;
+    add_option(a, "--api-sock", a->path);
+    (void)snprintf(a->id, sizeof(a->id), "%s", record->vm_id);
+    for (char *p = a->id; kind->plain_id && *p; p++) {
+        if (*p == '_')
+            *p = '-';
+    }
+    add_option(a, "--id", a->id);
+    add_option(a, "--level", "Warning");
+    if (!kind->ours)
+        return;
+    (void)snprintf(a->audit_fd, sizeof(a->audit_fd), "%d", start->monitor_audit_fd);
+    add_option(a, "--seccomp-level", seccomp_words[record->seccomp_level]);
+    add_option(a, "--audit-fd", a->audit_fd);
+    if (record->max_lifetime_ms > 0) {
+        (void)snprintf(a->lifetime, sizeof(a->lifetime), "%u", record->max_lifetime_ms);
+        add_option(a, "--max-lifetime-ms", a->lifetime);
+    }
+    if (record->max_connections > 0) {
+        (void)snprintf(a->connections, sizeof(a->connections), "%u", record->max_connections);
+        add_option(a, "--vsock-max-connections", a->connections);
+    }
+}
+
 /* What it opens by path. */
 static int make_jail(const struct fcapi *kind, const struct backend_start *start, const char *program, struct jail *ret,
         struct ic_error *error)
@@ -250,15 +291,12 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
 {
     const struct fcapi *kind = backend->data;
     _cleanup_(freep) char *program = fcapi_path(kind);
-    char path[PATH_ROOM], id[IC_VM_ID_MAX + 1], audit_fd[16];
-    char *argv[] = {program, (char *)"--api-sock", path, (char *)"--id", id, (char *)"--level", (char *)"Warning",
-            kind->ours ? (char *)"--seccomp-level" : NULL, (char *)seccomp_words[start->record->seccomp_level],
-            (char *)"--audit-fd", audit_fd, NULL};
+    struct monitor_args args = {.count = 0};
     const int keep[] = {start->alive_fd, start->monitor_audit_fd, start->overlay_fd};
     struct process_options options = {
             .size = sizeof(options),
             .path = program,
-            .argv = argv,
+            .argv = args.v,
             .mark = start->mark,
             .out_fd = start->console_fd,
             .err_fd = start->log_fd,
@@ -272,15 +310,10 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
     if (!program)
         return ic_fail(
                 error, IC_ERR_BACKEND, "backend %s: %s went away", ic_backend_name(backend->id), named_program(kind));
-    r = api_path(path, start->record->run_dir, error);
+    r = api_path(args.path, start->record->run_dir, error);
     if (r < 0)
         return r;
-    (void)snprintf(id, sizeof(id), "%s", start->record->vm_id);
-    (void)snprintf(audit_fd, sizeof(audit_fd), "%d", start->monitor_audit_fd);
-    for (char *p = id; kind->plain_id && *p; p++) {
-        if (*p == '_')
-            *p = '-';
-    }
+    monitor_args(&args, kind, program, start);
     r = make_jail(kind, start, program, &jail, error);
     if (r == 0)
         r = confine_spawn(
@@ -321,7 +354,7 @@ static int fcapi_resume(const struct backend *backend, const char *run_dir, stru
 
 const struct backend backend_ironclaw = {
         .id = IC_BACKEND_IRONCLAW,
-        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS,
         .data = &fcapi_ironclaw,
         .probe = fcapi_probe,
         .start = fcapi_start,

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -264,9 +265,68 @@ static int vsock_jail(struct jail *ret, const char *vsock, const struct backend_
     return r;
 }
 
+/*
+ * QEMU can't be told when to end, and ironclaw-vsock, which can, sees no other process from its jail. So QEMU has the
+ * one end of a pipe and ironclaw-vsock the other, and when that is closed, by whatever end of ironclaw-vsock, the
+ * kernel sends SIGTERM to QEMU (fcntl(2), F_SETSIG; a jail's first process gets no signal that it does not handle, but
+ * QEMU handles this one). The power to do that is all that ironclaw-vsock has over QEMU.
+ */
+static int tie_to_pipe(pid_t qemu, int read_fd)
+{
+    if (fcntl(read_fd, F_SETSIG, SIGTERM) < 0 || fcntl(read_fd, F_SETOWN, qemu) < 0 ||
+            fcntl(read_fd, F_SETFL, O_ASYNC | O_NONBLOCK) < 0)
+        return -errno;
+    return 0;
+}
+
+static int open_pipe(int *ret_read_fd, int *ret_write_fd)
+{
+    int fds[2], r;
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -errno;
+    *ret_read_fd = fds[0];
+    *ret_write_fd = fds[1];
+    r = fd_above_stdio(ret_read_fd);
+    return r < 0 ? r : fd_above_stdio(ret_write_fd);
+}
+
+static void vsock_args(
+        struct args *a, const char *vsock, const struct backend_start *start, int uds_fd, int vhost_fd, int held_fd)
+{
+    const struct record *record = start->record;
+
+    add(a, "%s", vsock);
+    add(a, "--guest-cid");
+    add(a, "%u", BACKEND_GUEST_CID);
+    add(a, "--uds-path");
+    add(a, "%s", start->uds_path);
+    add(a, "--uds-fd");
+    add(a, "%d", uds_fd);
+    add(a, "--fd");
+    add(a, "%d", vhost_fd);
+    add(a, "--log-level");
+    add(a, "warning");
+    add(a, "--seccomp-level");
+    add(a, "%s", seccomp_words[record->seccomp_level]);
+    add(a, "--audit-fd");
+    add(a, "%d", start->vsock_audit_fd);
+    if (record->max_connections > 0) {
+        add(a, "--max-connections");
+        add(a, "%u", record->max_connections);
+    }
+    if (record->max_lifetime_ms > 0) {
+        add(a, "--max-lifetime-ms");
+        add(a, "%u", record->max_lifetime_ms);
+        add(a, "--hold-fd");
+        add(a, "%d", held_fd);
+    }
+}
+
 static int qemu_start(const struct backend *backend, struct backend_start *start, struct ic_error *error)
 {
-    _cleanup_(fd_closep) int for_qemu = -1, for_vsock = -1, uds_fd = -1, qmp_fd = -1;
+    _cleanup_(fd_closep) int for_qemu = -1, for_vsock = -1, uds_fd = -1, qmp_fd = -1, end_r = -1, end_w = -1;
+    const bool mortal = start->record->max_lifetime_ms > 0;
     _cleanup_(args_deinit) struct args qemu_argv = {0}, vsock_argv = {0};
     _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
     struct jail jail;
@@ -283,6 +343,8 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     for_vsock = pair[1];
     if ((r = fd_above_stdio(&for_qemu)) < 0 || (r = fd_above_stdio(&for_vsock)) < 0)
         return ic_fail_errno(error, r, "socket pair");
+    if (mortal && (r = open_pipe(&end_r, &end_w)) < 0)
+        return ic_fail_errno(error, r, "pipe");
 
     /* QEMU first: it has the longer way to go before the two meet. */
     qemu_args(&qemu_argv, qemu, start, for_qemu, qmp_fd);
@@ -290,30 +352,19 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     if (r < 0)
         return r;
     r = spawn(&start->monitor, &qemu_argv, start, &jail,
-            (const int[]){for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd, start->overlay_fd},
-            start->overlay_fd >= 0 ? 6 : 5, error);
+            (const int[]){
+                    for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd, start->overlay_fd, end_r},
+            7, error);
     if (r < 0)
         return r;
-    add(&vsock_argv, "%s", vsock);
-    add(&vsock_argv, "--guest-cid");
-    add(&vsock_argv, "%u", BACKEND_GUEST_CID);
-    add(&vsock_argv, "--uds-path");
-    add(&vsock_argv, "%s", start->uds_path);
-    add(&vsock_argv, "--uds-fd");
-    add(&vsock_argv, "%d", uds_fd);
-    add(&vsock_argv, "--fd");
-    add(&vsock_argv, "%d", for_vsock);
-    add(&vsock_argv, "--log-level");
-    add(&vsock_argv, "warning");
-    add(&vsock_argv, "--seccomp-level");
-    add(&vsock_argv, "%s", seccomp_words[start->record->seccomp_level]);
-    add(&vsock_argv, "--audit-fd");
-    add(&vsock_argv, "%d", start->vsock_audit_fd);
+    if (mortal && (r = tie_to_pipe(start->monitor.id.pid, end_r)) < 0)
+        return ic_fail_errno(error, r, "signal from a pipe to %s", qemu);
+    vsock_args(&vsock_argv, vsock, start, uds_fd, for_vsock, end_w);
     r = vsock_jail(&jail, vsock, start, error);
     if (r < 0)
         return r;
     return spawn(&start->vsock, &vsock_argv, start, &jail,
-            (const int[]){for_vsock, uds_fd, start->alive_fd, start->vsock_audit_fd}, 4, error);
+            (const int[]){for_vsock, uds_fd, start->alive_fd, start->vsock_audit_fd, end_w}, 5, error);
 }
 
 static int control(const char *run_dir, const char *command, struct ic_error *error)
@@ -337,7 +388,7 @@ static int qemu_resume(const struct backend *backend, const char *run_dir, struc
 
 const struct backend backend_qemu = {
         .id = IC_BACKEND_QEMU,
-        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS,
         .probe = qemu_probe,
         .start = qemu_start,
         .pause = qemu_pause,
