@@ -365,7 +365,7 @@ _noreturn_ static void child_main(const struct child *c, struct child_status *st
     const struct process_options *o = c->options;
 
     (void)close(c->parent_end);
-    (void)setsid();
+    (void)setsid(); /* also a share of the CPUs of its own, where the kernel groups by session (sched_autogroup) */
     (void)umask(077);
     child_limits();
     child_signals();
