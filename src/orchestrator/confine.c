@@ -68,7 +68,12 @@ static void make_group(struct confine *c, struct record *record)
 
 int confine_end(const struct record *record, uint64_t deadline)
 {
-    return record->cgroup ? cgroup_end(record->cgroup, deadline) : 0;
+    return record->cgroup && cgroup_end(record->cgroup, deadline) == -ETIMEDOUT ? -ETIMEDOUT : 0;
+}
+
+bool confine_was_oom(const struct record *record)
+{
+    return record->cgroup && cgroup_was_oom(record->cgroup);
 }
 
 static bool is_known(const char *name, void *userdata)

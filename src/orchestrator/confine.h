@@ -44,7 +44,12 @@ int confine_spawn(const struct confine *confine, struct process_options *options
  * it. */
 int confine_probe(struct record *record, char *const *argv, struct ic_error *error);
 
-/* Ends the VM's group, if it has one. 0, -ETIMEDOUT. */
+/* Did the kernel end processes of the VM because its group's memory limit was reached? */
+bool confine_was_oom(const struct record *record);
+#define CONFINE_OOM "the kernel ended it: its processes used more memory than its cgroup allows (memory.max)"
+
+/* Ends the VM's group, if it has one. 0, or -ETIMEDOUT when what is in it does not die. A group that can't be removed
+ * (cgroupfs was unmounted, or is read-only now) is left to confine_end_orphans(). */
 int confine_end(const struct record *record, uint64_t deadline);
 
 /* Ends groups of VMs that this user's state directory does not know. */

@@ -91,6 +91,8 @@ static void describe_end(char *dst, size_t size, const struct record *record, co
         what = "the program that stopped it ended before it was done";
     else if (audit_violation(dst, size, dir, record))
         return;
+    else if (confine_was_oom(record))
+        what = CONFINE_OOM;
     else if (!record_monitor_alive(record))
         what = "its monitor process ended";
     else

@@ -386,6 +386,8 @@ static int fail_ended(const struct spawn *s, struct ic_error *error)
             failed ? how : "");
     if (failed && audit_violation(said, sizeof(said), s->entry.dir, &s->record))
         return fail_violation(s, said, error);
+    if (failed && confine_was_oom(&s->record))
+        return ic_fail(error, IC_ERR_BACKEND, "VM '%s': " CONFINE_OOM, s->record.vm_id);
     if (failed && tail_monitor(said, sizeof(said), s->entry.dir)[0])
         return ic_fail(error, IC_ERR_BACKEND, "VM '%s': %s; it said: %s", s->record.vm_id, what, said);
     return fail_boot(s, IC_ERR_BACKEND, what, error);

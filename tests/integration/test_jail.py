@@ -75,6 +75,16 @@ def test_stages(t):
             assert os.geteuid() != 0 or other["jail"]["uid"] != uid, "two VMs of root share their user"
 
 
+def check_memory_limit(t):
+    """A VM whose processes want more than their group has is ended, and says why."""
+    with t.vm("greedy"):
+        group = Path(inspect(t, "greedy")["jail"]["cgroup"])
+        (group / "memory.max").write_text(str(1 << 20))
+        t.ic("exec", "greedy", "--", "head", "-c", "100m", "/dev/zero")
+        vm = next(vm for vm in t.json("ps", "-a", "--json") if vm["vm_id"] == "greedy")
+        assert vm["state"] == "failed" and "memory.max" in vm["failure"], vm
+
+
 def test_group(t):
     """Its limits, where cgroup v2 has the controllers; the group itself, where there is cgroup v2 at all."""
     with t.vm("jailed", "--cpus", "2", "--memory", "128"):
@@ -92,6 +102,7 @@ def test_group(t):
             assert (group / "cpu.max").read_text().split() == ["300000", "100000"]
             if (group / "memory.swap.max").exists():
                 assert (group / "memory.swap.max").read_text().strip() == "0"
+            check_memory_limit(t)
         assert cgroups(t.home) == [str(group)]
         (group / "cgroup.kill").write_text("1")  # as good as any crash
         t.ic("ps")
