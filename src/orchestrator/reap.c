@@ -5,6 +5,7 @@
  *
  *   seen                                         means                      done
  *   ready or paused, a process is gone           the VM crashed or ended    end the rest, settle
+ *   the same, tied to a caller that is gone      it is about to be killed   end it, settle
  *   created, booting, stopping, and lock free    its holder died            end the processes, settle
  *   a directory without a readable record        the creator died           end marked processes, remove
  *   a socket directory whose record is gone      a remover died             remove
@@ -53,6 +54,13 @@ static bool overdue(const struct record *record)
     return (uint64_t)now.tv_sec * 1000 > start_ms + record->max_lifetime_ms + LIFETIME_GRACE_MS;
 }
 
+/* The kernel kills its processes with their caller, which takes a moment: who looks in between must not call it well,
+ * or the next command leaves behind what is dead right after it. */
+static bool orphaned(const struct record *record)
+{
+    return record->tied && !process_alive(&record->creator);
+}
+
 bool table_healthy(const struct record *record)
 {
     char boot_id[BOOT_ID_SIZE];
@@ -64,7 +72,7 @@ bool table_healthy(const struct record *record)
     if (process_boot_id(boot_id) < 0)
         return true; /* can't be told now */
     return strcmp(boot_id, record->boot_id) == 0 && record_monitor_alive(record) && record_vsock_alive(record) &&
-           !overdue(record);
+           !overdue(record) && !orphaned(record);
 }
 
 bool table_lifetime_over(const struct record *record, const char *dir)

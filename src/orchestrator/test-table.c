@@ -138,6 +138,28 @@ static void needs_no_vsock_process(void **state)
     record_deinit(&record);
 }
 
+/* Killed with its caller, but not dead yet: it goes all the same. */
+static void ends_what_was_tied_to_a_dead_caller(void **state)
+{
+    struct table_entry entry;
+    struct record record;
+
+    make_vm("tied", IC_VM_BOOTING, false, &entry, &record);
+    record.tied = true;
+    record.creator = start_sleep("no VM", -1);
+    assert_int_equal(table_change(&entry, &record, IC_VM_READY, "test", &error), 0);
+    table_entry_deinit(&entry);
+    assert_int_equal(table_reap(&error), 0);
+    assert_true(in_home(*state, "state/vms/tied/record.json"));
+    assert_int_equal(process_kill(&record.creator, DEADLINE_NEVER), 0);
+    assert_true(process_alive(&record.monitor));
+    assert_int_equal(table_reap(&error), 0);
+    assert_false(in_home(*state, "state/vms/tied"));
+    assert_false(in_home(*state, "run/tied"));
+    assert_false(process_alive(&record.monitor));
+    record_deinit(&record);
+}
+
 static void keeps_the_record_of_a_kept_vm(void **state)
 {
     struct table_entry entry;
@@ -628,6 +650,7 @@ int main(void)
             cmocka_unit_test(leaves_healthy_vms_alone),
             cmocka_unit_test(knows_ignorance_from_death),
             cmocka_unit_test(needs_no_vsock_process),
+            cmocka_unit_test(ends_what_was_tied_to_a_dead_caller),
             cmocka_unit_test(keeps_the_record_of_a_kept_vm),
             cmocka_unit_test(knows_a_power_off_from_a_crash),
             cmocka_unit_test(finds_unrecorded_processes),
