@@ -24,11 +24,17 @@ int seccomp_level_parse(const char *text, enum seccomp_level *ret)
 
 static void patch(struct sock_filter *code, enum seccomp_level level)
 {
-    if (code->code == (BPF_JMP | BPF_JEQ | BPF_K) && code->k == SECCOMP_OWN_PID)
-        code->k = (uint32_t)getpid();
     if (level == SECCOMP_PERMISSIVE && code->code == (BPF_RET | BPF_K) &&
             (code->k == SECCOMP_RET_TRAP || (code->k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_ERRNO))
         code->k = SECCOMP_RET_LOG;
+}
+
+void seccomp_set_own_pid(struct sock_fprog *program)
+{
+    for (size_t i = 0; i < program->len; i++) {
+        if (program->filter[i].code == (BPF_JMP | BPF_JEQ | BPF_K) && program->filter[i].k == SECCOMP_OWN_PID)
+            program->filter[i].k = (uint32_t)getpid();
+    }
 }
 
 int seccomp_get_program(

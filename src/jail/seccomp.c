@@ -91,6 +91,8 @@ int seccomp_prepare(enum seccomp_level level, const struct seccomp_compiled *com
     for (size_t i = 0; r == 0 && i < count; i++) {
         filters[i].profile = compiled->programs[i].name;
         r = seccomp_get_program(compiled, level, filters[i].profile, &filters[i].program);
+        if (r == 0)
+            seccomp_set_own_pid(&filters[i].program);
         if (r == 0 && supervised)
             ask_supervisor(&filters[i].program);
     }

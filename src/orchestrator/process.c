@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "jail/seccomp.h"
 
 #define STAT_MAX    4096u
 #define STAT_PARENT 4 /* fields of /proc/PID/stat, proc(5) */
@@ -360,6 +362,17 @@ static int child_ties(const struct child *c)
 }
 
 /* Between clone and execve: system calls only. The parent may have had other threads, so nothing that takes a lock. */
+/* The last thing before execve, as it allows no more than QEMU needs. */
+static int child_filter(const struct process_options *o)
+{
+    if (!o->filter)
+        return 0;
+    seccomp_set_own_pid(o->filter);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, o->filter) < 0)
+        return -errno;
+    return 0;
+}
+
 _noreturn_ static void child_main(const struct child *c, struct child_status *status)
 {
     const struct process_options *o = c->options;
@@ -377,6 +390,8 @@ _noreturn_ static void child_main(const struct child *c, struct child_status *st
         status->stage = -1;
         status->error = chdir("/") < 0 ? -errno : child_ties(c);
     }
+    if (status->error == 0)
+        status->error = child_filter(o);
     if (write(c->status_fd, status, sizeof(*status)) == (ssize_t)sizeof(*status) && status->error == 0) {
         execve(o->path, o->argv, c->envp);
         status->error = -errno;

@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include <linux/filter.h>
 #include <sys/types.h>
 
 #include "jail/jail.h"
@@ -60,8 +61,9 @@ struct process_options {
     int out_fd, err_fd;  /* become stdout and stderr */
     const int *keep_fds; /* stay open under their numbers, which are 3 or more; -1: none */
     size_t keep_count;
-    bool die_with_parent;    /* SIGKILL when the calling thread ends */
-    const struct jail *jail; /* NULL: none */
+    bool die_with_parent;      /* SIGKILL when the calling thread ends */
+    const struct jail *jail;   /* NULL: none */
+    struct sock_fprog *filter; /* of system calls, which must allow write(2), execve(2) and exit_group(2); NULL: none */
     /* Out, either may be NULL: how far each stage of the jail went, and the one at which the start failed or -1. */
     struct jail_report *ret_report;
     int *ret_failed_stage;

@@ -43,6 +43,7 @@
 #define LOG_LIMIT_BYTES          ((uint64_t)16 << 20)
 #define ENTROPY_BYTES            64u
 #define LIMIT_POLL_MS            100 /* how long a guest may write its console without a limit */
+#define DYING_GRACE_MS           500u
 #define MADE_UP_TRIES            8
 #define PATH_ROOM                128u /* sockets' paths; sun_path has 108 */
 
@@ -397,6 +398,8 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
 {
     char what[256];
 
+    /* It ends with its front-end, and sees that go a moment before we do. */
+    (void)fd_wait(s->start.monitor.pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));
     if (audit_violation(what, sizeof(what), s->entry.dir, &s->record))
         return fail_violation(s, what, error);
     return fail_boot(s, IC_ERR_BACKEND, "its vsock process ended during the boot", error);

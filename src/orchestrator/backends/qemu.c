@@ -13,6 +13,7 @@
  */
 #include "orchestrator/backends/backend.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -23,10 +24,14 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/backends/qemu-seccomp.h"
 #include "orchestrator/backends/qmp.h"
 #include "orchestrator/backends/tsc.h"
 #include "orchestrator/names.h"
 #include "orchestrator/process.h"
+
+static_assert(
+        (int)IC_SECCOMP_MINIMAL == SECCOMP_MINIMAL && (int)IC_SECCOMP_PERMISSIVE == SECCOMP_PERMISSIVE, "one scale");
 
 #define QMP_TIMEOUT_MS 10000u
 #define ARGS_MAX       64u
@@ -221,7 +226,7 @@ static void qemu_args(struct args *a, const char *qemu, const struct backend_sta
 }
 
 static int spawn(struct backend_child *ret, struct args *a, const struct backend_start *start, const struct jail *jail,
-        const int *keep, size_t keep_count, struct ic_error *error)
+        struct sock_fprog *filter, const int *keep, size_t keep_count, struct ic_error *error)
 {
     struct process_options options = {
             .size = sizeof(options),
@@ -233,6 +238,7 @@ static int spawn(struct backend_child *ret, struct args *a, const struct backend
             .keep_fds = keep,
             .keep_count = keep_count,
             .die_with_parent = start->die_with_parent,
+            .filter = filter,
     };
 
     if (a->failed)
@@ -329,6 +335,7 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     const bool mortal = start->record->max_lifetime_ms > 0;
     _cleanup_(args_deinit) struct args qemu_argv = {0}, vsock_argv = {0};
     _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
+    struct sock_fprog filter;
     struct jail jail;
     int pair[2], r;
 
@@ -351,10 +358,14 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     r = qemu_jail(&jail, qemu, start, error);
     if (r < 0)
         return r;
-    r = spawn(&start->monitor, &qemu_argv, start, &jail,
+    if (qemu_filter((enum seccomp_level)start->record->seccomp_level, start->record->isolation == IC_ISOLATION_HARDWARE,
+                &filter) < 0)
+        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    r = spawn(&start->monitor, &qemu_argv, start, &jail, &filter,
             (const int[]){
                     for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd, start->overlay_fd, end_r},
             7, error);
+    free(filter.filter);
     if (r < 0)
         return r;
     if (mortal && (r = tie_to_pipe(start->monitor.id.pid, end_r)) < 0)
@@ -363,7 +374,7 @@ static int qemu_start(const struct backend *backend, struct backend_start *start
     r = vsock_jail(&jail, vsock, start, error);
     if (r < 0)
         return r;
-    return spawn(&start->vsock, &vsock_argv, start, &jail,
+    return spawn(&start->vsock, &vsock_argv, start, &jail, NULL,
             (const int[]){for_vsock, uds_fd, start->alive_fd, start->vsock_audit_fd, end_w}, 5, error);
 }
 
