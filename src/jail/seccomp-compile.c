@@ -80,10 +80,10 @@ static ssize_t export(scmp_filter_ctx ctx, struct sock_filter *code, size_t max)
     return (size_t)n == max * sizeof(*code) ? -E2BIG : n / (ssize_t)sizeof(*code);
 }
 
-/* `only`, or all of them together. */
-static ssize_t compile(const struct seccomp_profile *only, struct sock_filter code[CODE_MAX])
+/* One of PROFILES; or, with the number after the last, all of them together. */
+static ssize_t compile(size_t which, struct sock_filter code[CODE_MAX])
 {
-    const struct seccomp_profile *profile = only ? only : PROFILES[0];
+    const struct seccomp_profile *profile = PROFILES[which < ARRAY_SIZE(PROFILES) ? which : 0];
     scmp_filter_ctx ctx = seccomp_init(profile->otherwise ? profile->otherwise : SCMP_ACT_TRAP);
     size_t before = profile->last_call ? refuse_later_calls(profile, code) : 0;
     ssize_t r;
@@ -95,7 +95,7 @@ static ssize_t compile(const struct seccomp_profile *only, struct sock_filter co
     if (r == 0 && profile->otherwise)
         r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, BINARY_TREE);
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(PROFILES); i++) {
-        if (!only || PROFILES[i] == only)
+        if (which == i || which == ARRAY_SIZE(PROFILES))
             r = add_rules(ctx, PROFILES[i]);
     }
     if (r == 0)
@@ -124,7 +124,7 @@ int main(void)
             counts[i] = 0;
             break;
         }
-        n = compile(i < ARRAY_SIZE(PROFILES) ? PROFILES[i] : NULL, code);
+        n = compile(i, code);
 
         if (n <= 0) {
             (void)fprintf(stderr, "seccomp-compile: %s: %s\n", i < ARRAY_SIZE(PROFILES) ? PROFILES[i]->name : "all",

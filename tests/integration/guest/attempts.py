@@ -28,8 +28,8 @@ CALLS = {  # number, arguments; of x86-64
     "iopl": (172, 3), "ioperm": (173, 0x80, 1, 1), "settimeofday": (164, 0, 0), "clock_settime": (227, 0, 0),
     "adjtimex": (159, 0), "swapon": (167, 0, 0), "reboot": (169, 0, 0, 0, 0), "acct": (163, 1),
     "quotactl": (179, 0, 0, 0, 0), "tomorrow": (700,),
-    "ptrace": (PTRACE, 0, 0, 0, 0), "process_vm_readv": (310, 0, 0, 0, 0, 0, 0), "setuid": (105, -1), "chroot": (161, 0),
-    "shmget": (29, 0, 0, 0), "personality": (135, -1),
+    "ptrace": (PTRACE, 0, 0, 0, 0), "process_vm_readv": (310, 0, 0, 0, 0, 0, 0), "setuid": (105, -1),
+    "chroot": (161, 0), "shmget": (29, 0, 0, 0), "personality": (135, -1),
     "x32": (X32 + 39,),
 }
 SOCKETS = {"vsock": (40, 1), "alg": (38, 5), "xdp": (44, 3), "rds": (21, 5), "inet6": (10, 1), "netlink": (16, 3),

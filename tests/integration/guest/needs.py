@@ -47,9 +47,9 @@ SHELL = {  # each has to end with 0
     "timeout": "timeout 0.2 sleep 10 || test $? = 124",
     "nice": "nice -n 5 nohup true && taskset 1 true && test $(nproc) -ge 1 && ulimit -n 100",
     "watch": "echo one >w && (timeout 3 tail -f w & sleep 0.3; echo two >>w; wait) | grep -q two",
-    "bash": "bash -c 'set -m; diff <(echo a) <(echo a) && sleep 5 & kill %1; wait; trap \"exit 0\" USR1; kill -USR1 $$; "
-            "sleep 5'",
-    "information": "df . && du -s . && date && uname -a && id && env && free || true; ls -la /proc/self/fd >/dev/null",
+    "bash": "bash -c 'set -m; diff <(echo a) <(echo a) && sleep 5 & kill %1; wait; trap \"exit 0\" USR1; "
+            "kill -USR1 $$; sleep 5'",
+    "information": "df . && du -s . && date && uname -a && id && env && ls -la /proc/self/fd",
     "perl": "perl -e 'use POSIX; my $p = fork; exit 0 unless $p; waitpid $p, 0; exit $? >> 8'",
     "dpkg": "dpkg -l | grep -q python3 && dpkg-deb --version >/dev/null && apt-cache stats >/dev/null",
     "terminal": "script -qec 'stty -a >/dev/null; tty >/dev/null && echo good' /dev/null </dev/null | grep -q good",
@@ -126,7 +126,7 @@ def files():
                 m.flush()
             os.posix_fallocate(f.fileno(), 0, 200000)
             os.copy_file_range(f.fileno(), os.open(path / "g", os.O_CREAT | os.O_WRONLY), 100)
-        os.setxattr(path / "f", "user.x", b"1") if hasattr(os, "setxattr") and d.startswith("/home") else None
+        assert os.listxattr(path / "f") == []
     with tempfile.NamedTemporaryFile() as f, tempfile.SpooledTemporaryFile() as g:
         shutil.copyfileobj(f, g)
     assert lzma.decompress(lzma.compress(b"x" * 1000)) == b"x" * 1000
@@ -205,7 +205,8 @@ def trace():
 
 
 def shell(script):
-    result = subprocess.run(["sh", "-ec", script], stdin=subprocess.DEVNULL, capture_output=True, timeout=100, check=False)
+    result = subprocess.run(["sh", "-ec", script], stdin=subprocess.DEVNULL, capture_output=True, timeout=100,
+                            check=False)
     assert result.returncode == 0, f"status {result.returncode}: {(result.stdout + result.stderr)[-300:]}"
 
 
