@@ -153,7 +153,7 @@ static int set_size(struct vu_ring *ring, uint32_t size)
 {
     if (ring->queue.started)
         return -EBUSY;
-    if (size == 0 || size > VQ_MAX_SIZE || (size & (size - 1)) != 0)
+    if (size == 0 || size > VQ_MAX_SIZE) /* a size that is no power of two is the guest's doing: start_guest_ring() */
         return -EINVAL;
     ring->size = (uint16_t)size;
     return 0;
@@ -172,6 +172,26 @@ static int set_addr(struct vu_ring *ring, const struct vu_message *m)
     return 0;
 }
 
+/*
+ * Where a ring is and how long, the guest's driver says, and QEMU passes some of its nonsense on. A ring that can't be
+ * started is not served until the driver resets the device; ending the session would end the whole VM for it.
+ */
+static int start_guest_ring(struct vu_ring *ring)
+{
+    struct vu_session *s = ring->session;
+    int r;
+
+    if (!ring->has_addr)
+        return -EINVAL;
+    r = start_ring(ring, ring->base);
+    if (r < 0 && log_allowed(&s->log_limit))
+        log_msg(LOG_WARN,
+                "guest put its %s queue where it can't be: %s; it is not served until the driver resets the "
+                "device",
+                ring == &s->rings[0] ? "rx" : "tx", strerror(-r));
+    return 0;
+}
+
 /* Takes *fd. The flag is shared with the front-end, whose eventfds are non-blocking, too. */
 static int set_kick(struct vu_ring *ring, int *fd)
 {
@@ -186,7 +206,7 @@ static int set_kick(struct vu_ring *ring, int *fd)
     ring->kick = (struct loop_fd){.fd = TAKE_FD(*fd), .events = EPOLLIN, .ready = drain_kick};
     r = loop_add(ring->session->loop, &ring->kick);
     if (r == 0 && !ring->queue.started)
-        r = start_ring(ring, ring->base);
+        r = start_guest_ring(ring);
     if (r < 0)
         drop_kick(ring);
     return r;

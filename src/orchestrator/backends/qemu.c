@@ -162,7 +162,8 @@ static void add_devices(struct args *a, const struct backend_start *start, int v
 {
     static const char *const devices[] = {
             "virtio-blk-device,drive=root",
-            "virtio-rng-device,rng=rng",
+            /* Without max-bytes one request makes QEMU allocate and fill as much as it asks for: up to 4 GiB. */
+            "virtio-rng-device,rng=rng,max-bytes=65536,period=1000",
             "vhost-user-vsock-device,chardev=vsock",
     };
 
@@ -207,6 +208,9 @@ static void qemu_args(struct args *a, const char *qemu, const struct backend_sta
             "-no-user-config",
             "-nographic",
             "-no-reboot",
+            /* Version 2 tells a driver that broke the rules (DEVICE_NEEDS_RESET); version 1 just falls silent. */
+            "-global",
+            "virtio-mmio.force-legacy=off",
             "-sandbox",
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     };
