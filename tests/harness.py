@@ -31,6 +31,21 @@ MONITORS = {"qemu": "qemu-system", "ironclaw": "ironclaw-vmm",
 USAGE, TIMED_OUT, FAILED, NOT_EXECUTABLE, NOT_FOUND = 2, 124, 125, 126, 127
 
 
+# What became of an attempt to break out, and what stopped it. See Context.attempt().
+BLOCKED, GOT_THROUGH, NOT_MADE = "blocked", "got through", "not made"
+HOW = {
+    "device reset": "the device is marked, or off, until its driver begins anew",
+    "refused": "an answer that says no",
+    "ignored": "nothing happened, or the queue is not served until its driver begins anew",
+    "served in full": "odd, but within the rules: answered inside the guest's own memory",
+    "limit": "went on as far as a limit: of a table, a queue, a file, the guest's own memory and processors",
+    "seccomp": "the system call filter",
+    "jail": "namespaces, an empty root, no privileges, cgroups",
+    "guest stopped": "harmed only the guest that did it, which was gone on demand",
+    "ended the VM": "its processes ended, in order and with a cause",
+}
+
+
 class Skip(Exception):
     """The test can't run here; the text says why."""
 
@@ -175,6 +190,7 @@ class Context:
             self.config["boot_timeout_ms"] = int(BOOT_TIMEOUT_MS * SLOW)
         self.write_config(self.config)
         self.cleanups = []
+        self.attempts = []
         self.deadline = time.monotonic() + options.timeout * SLOW
         self._host = None
 
@@ -236,8 +252,12 @@ class Context:
 
     def start(self, *args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None):
         """Starts ironclaw; it is killed at the end of the test if it still runs."""
-        child = subprocess.Popen(self.argv(*args), stdin=stdin, stdout=stdout, stderr=stderr,
-                                 env=dict(self.env, **(env or {})), start_new_session=True)
+        return self.start_other(self.argv(*args), stdin, stdout, stderr, env)
+
+    def start_other(self, argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=None):
+        """The same for any program."""
+        child = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=dict(self.env, **(env or {})),
+                                 start_new_session=True)
         self.cleanups.append(lambda: self._end(child))
         return child
 
@@ -314,6 +334,13 @@ class Context:
         return mine
 
     # -- outcomes
+
+    def attempt(self, group, what, outcome, how):
+        """Notes for the table at the end what became of one attempt, as it was observed. how: a key of HOW if it was
+        blocked; why, if it was not made (no test fails for that); what was had, if it got through (the test fails)."""
+        assert outcome in (BLOCKED, GOT_THROUGH, NOT_MADE), outcome
+        assert outcome != BLOCKED or how in HOW, f"'{how}' is no way to stop an attempt"
+        self.attempts.append((group, what, outcome, how))
 
     def skip(self, reason):
         raise Skip(reason)

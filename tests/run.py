@@ -25,6 +25,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import attempts  # noqa: E402
 import harness  # noqa: E402
 import suites  # noqa: E402
 
@@ -37,6 +38,8 @@ class Report:
     def __init__(self):
         self.lock = threading.Lock()
         self.passed, self.failed, self.skipped = 0, [], []
+        self.left_out = []
+        self.attempts = []  # (backend, group, what, outcome, how)
 
     def add(self, name, outcome, seconds, text=""):
         with self.lock:
@@ -51,7 +54,18 @@ class Report:
                 self.failed.append(name)
                 print("    " + text.rstrip().replace("\n", "\n    "), flush=True)
 
+    def add_attempts(self, attempts):
+        with self.lock:
+            self.attempts += attempts
+            if os.environ.get("IRONCLAW_TEST_ATTEMPTS") == "lines":  # for suites.on_kvm
+                for attempt in attempts:
+                    print("attempt " + json.dumps(attempt), flush=True)
+
     def close(self, seconds):
+        if self.attempts:
+            print("\n" + attempts.table(self.attempts))
+        if self.left_out:
+            print(f"\n{len(self.left_out)} more when asked for: make {' '.join(sorted({n.split('/')[0] for n in self.left_out}))}")
         if self.skipped:
             print("\nSkipped:")
             for name, reason in self.skipped:
@@ -80,6 +94,12 @@ def discover(suite, wanted, only):
     return tests
 
 
+def short(tests, report):
+    """Without those that have to be asked for, by their suite or their name: they take long."""
+    report.left_out = [name for name, function in tests if getattr(function, "asked_for", False)]
+    return [test for test in tests if test[0] not in report.left_out]
+
+
 def run_one(name, function, options, report):
     started = time.monotonic()
     t = harness.Context(name, options)
@@ -96,6 +116,11 @@ def run_one(name, function, options, report):
     left = t.close()
     if left:
         outcome, text = "failed", f"{text}\n{left}".strip()
+    through = [f"{group}: {what}: {how}" for group, what, result, how in t.attempts if result == harness.GOT_THROUGH]
+    if through:
+        outcome, text = "failed", "\n".join(["got through:", *through, text]).strip()
+    if t.attempts:
+        report.add_attempts([(t.backend, *attempt) for attempt in t.attempts])
     report.add(name, outcome, time.monotonic() - started, text)
 
 
@@ -126,6 +151,8 @@ def main():
             getattr(suites, suite.replace("-", "_"))(options, report)
     only = [name for name in options.only.split(",") if name]
     tests = [test for suite in wanted if suite in GUEST_SUITES for test in discover(suite, options.name, only)]
+    if not (options.suite or options.name or only):
+        tests = short(tests, report)
     together = [test for test in tests if not getattr(test[1], "alone", False)]
     alone = [test for test in tests if getattr(test[1], "alone", False)]
     with concurrent.futures.ThreadPoolExecutor(max(1, options.jobs)) as pool:

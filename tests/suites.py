@@ -25,6 +25,7 @@ integration/kept.twenty_execs_at_once integration/kept.logs integration/kept.ps_
 integration/kept.pause integration/tty.session integration/crash.kill_of_everything
 integration/jail.stages integration/jail.group integration/jail.strict
 integration/errors.hardware_isolation_required escape/escape.device_writer escape/hostile_agent.lies_when_ready
+escape/root.devices escape/root.rings escape/root.kernel_triple_fault escape/root.kernel_registers
 """.split()
 
 
@@ -130,7 +131,8 @@ def on_kvm(names, options, report):
     """These tests in one test host; each of its lines is one of ours."""
     started, seen, current, text = time.monotonic(), set(), None, ""
     argv = [ROOT / "tests/bench-host/run", "--build", options.build, "--memory", "2048", "--only", ",".join(names)]
-    child = subprocess.Popen([str(a) for a in argv], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    child = subprocess.Popen([str(a) for a in argv], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             env=dict(os.environ, IRONCLAW_TEST_ATTEMPTS="lines"))
     outcomes = {"ok": "passed", "FAIL": "failed", "skip": "skipped"}
 
     def flush():
@@ -139,6 +141,9 @@ def on_kvm(names, options, report):
 
     for line in child.stdout:
         line = line.decode("utf-8", "replace")
+        if line.startswith("attempt ["):
+            report.add_attempts([tuple(json.loads(line.removeprefix("attempt ")))])
+            continue
         match = re.match(r"(ok|FAIL|skip) +(\S+)  ([0-9.]+) s(?:  \((.*)\))?$", line)
         if match or not line.startswith("    "):
             flush()

@@ -4,7 +4,7 @@
 import json
 import os
 
-from harness import FAILED, ROOT, build_static, initramfs_with
+from harness import BLOCKED, FAILED, ROOT, build_static, initramfs_with
 
 WIRE = [str(ROOT / "src" / name) for name in
         ("wire/frame.c", "wire/messages.c", "wire/reader.c", "wire/state.c", "base/buf.c")]
@@ -33,6 +33,7 @@ def bad_boot(t, mode):
     result = t.ic("run", "--config", configure(t, mode), "--", "true", rc=FAILED, timeout=60)
     check_message(result)
     t.assert_clean(f"after {mode}")
+    t.attempt("agent's lies", mode, BLOCKED, "refused")
 
 
 def bad_exec(t, mode, *statuses):
@@ -40,6 +41,7 @@ def bad_exec(t, mode, *statuses):
     assert result.rc in (statuses or (FAILED,)), result
     check_message(result)
     t.assert_clean(f"after {mode}")
+    t.attempt("agent's lies", mode, BLOCKED, "refused")
 
 
 def test_never_ready(t):
@@ -66,6 +68,7 @@ def test_silence_in_exec(t):
         result = t.ic("run", "--timeout", "1s", "--config", configure(t, mode), "--", "true", timeout=60)
         assert result.rc in (124, FAILED), result
         check_message(result)
+        t.attempt("agent's lies", mode, BLOCKED, "limit")
 
 
 def test_lies_in_cp(t):
@@ -84,6 +87,7 @@ def test_lies_in_cp(t):
         assert "ironclaw-evil" not in os.listdir("/tmp") or "ironclaw-evil" in before
         for _, _, names in os.walk(target):
             assert "evil" not in names, f"{mode} wrote its file"
+        t.attempt("agent's lies", mode, BLOCKED, "refused")
 
 
 def test_forged_texts(t):

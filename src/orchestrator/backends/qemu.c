@@ -164,7 +164,8 @@ static void add_devices(struct args *a, const struct backend_start *start, int v
             "virtio-blk-device,drive=root",
             /* Without max-bytes one request makes QEMU allocate and fill as much as it asks for: up to 4 GiB. */
             "virtio-rng-device,rng=rng,max-bytes=65536,period=1000",
-            "vhost-user-vsock-device,chardev=vsock",
+            /* These two QEMU offers on its own, and a guest that takes them has it ask ironclaw-vsock for them. */
+            "vhost-user-vsock-device,chardev=vsock,notify_on_empty=off,any_layout=off",
     };
 
     add(a, "-add-fd");
