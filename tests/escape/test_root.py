@@ -53,6 +53,7 @@ class Host:
             path = t.home / f"run/hostile/v_{port}"
             listener = socket.socket(socket.AF_UNIX)
             listener.bind(str(path))
+            path.chmod(0o666)  # the VM may have a user of its own; nobody else gets into its directory
             listener.listen(1024)
             self.paths.append(path)
             self.sockets.append(listener)
