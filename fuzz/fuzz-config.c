@@ -10,6 +10,7 @@
 #include "fuzz.h"
 #include "orchestrator/backends/qmp.h"
 #include "orchestrator/config.h"
+#include "orchestrator/user-limits.h"
 #include "orchestrator/record.h"
 
 static void check(bool ok)
@@ -46,6 +47,21 @@ static void config(const uint8_t *data, size_t size)
     ic_vm_config_deinit(&first);
 }
 
+/* The object of the user's own file. Refused or within its ranges, and nothing in between. */
+static void limits(const uint8_t *data, size_t size)
+{
+    json_t *root = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *object = json_object_get(root, "limits");
+    struct limits l = {.max_vms = LIMITS_DEFAULT_VMS};
+    struct ic_error error = {0};
+
+    if (object && limits_parse(object, &l, &error) < 0)
+        one_line(&error);
+    check(l.max_vms >= 1 && l.max_vcpus <= IC_VCPU_MAX);
+    check(l.max_memory_mib == 0 || l.max_memory_mib >= IC_MEMORY_MIB_MIN);
+    json_decref(root);
+}
+
 static void record(const uint8_t *data, size_t size)
 {
     struct record r, again;
@@ -67,6 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char text[64];
 
     config(data, size);
+    limits(data, size);
     record(data, size);
     (void)qmp_parse((const char *)data, size, &kind, text, sizeof(text));
     return 0;

@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "orchestrator/user-limits.h"
 #include "orchestrator/names.h"
 #include "orchestrator/paths.h"
 
@@ -392,6 +393,26 @@ static int apply_value(struct ic_vm_config *config, const struct key *key, const
     return -IC_ERR_INVALID;
 }
 
+/* Whose document it is matters for one key only. */
+static bool is_users_own(const char *path)
+{
+    _cleanup_(freep) char *own = NULL;
+
+    return path_of(IC_PATH_CONFIG, &own, NULL) == 0 && strcmp(path, own) == 0;
+}
+
+/* user-limits.c reads them when a VM is started; here they are only checked. */
+static int apply_limits(const json_t *value, const char *document, struct ic_error *error)
+{
+    _cleanup_(freep) char *own = NULL;
+
+    if (is_users_own(document))
+        return limits_parse(value, NULL, error);
+    (void)path_of(IC_PATH_CONFIG, &own, NULL);
+    return ic_fail(error, IC_ERR_INVALID, "limits: are your own configuration's, %.300s, and of no other file",
+            own ? own : "config.json");
+}
+
 static int apply_object(struct ic_vm_config *config, json_t *object, const char *prefix, struct ic_error *error)
 {
     const char *name;
@@ -475,6 +496,7 @@ int ic_vm_config_load_json(
 {
     struct ic_vm_config copy;
     json_error_t parse_error;
+    const json_t *limits;
     json_t *root;
     struct shown s;
     int r;
@@ -495,7 +517,12 @@ int ic_vm_config_load_json(
     }
     r = copy_fields(&copy, config, error);
     if (r == 0) {
-        r = apply_object(&copy, root, "", error);
+        limits = json_object_get(root, "limits");
+        r = limits ? apply_limits(limits, name, error) : 0;
+        if (r == 0 && limits)
+            (void)json_object_del(root, "limits");
+        if (r == 0)
+            r = apply_object(&copy, root, "", error);
         if (r < 0) {
             r = name_error(r, name, error);
             ic_vm_config_deinit(&copy);

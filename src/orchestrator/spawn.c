@@ -49,6 +49,7 @@
 
 struct spawn {
     struct ic_vm_config config;
+    struct limits limits;
     struct image image;
     const struct backend *backend;
     struct record record;
@@ -65,6 +66,7 @@ struct spawn {
 static void spawn_deinit(struct spawn *s)
 {
     ic_vm_config_deinit(&s->config);
+    limits_deinit(&s->limits);
     image_deinit(&s->image);
     record_deinit(&s->record);
     table_entry_deinit(&s->entry);
@@ -289,6 +291,11 @@ static int look(struct spawn *s, const struct ic_vm_config *config, struct ic_er
     if (r < 0)
         return r;
     fill_record(s);
+    r = limits_load(&s->limits, error);
+    if (r == 0)
+        r = limits_check_vm(&s->limits, &s->record, error);
+    if (r < 0)
+        return r;
     r = process_boot_id(s->record.boot_id);
     if (r == 0)
         r = process_identify(getpid(), &s->record.creator);
@@ -304,7 +311,7 @@ static int claim(struct spawn *s, struct ic_error *error)
     for (int i = 0; i < MADE_UP_TRIES && r == -IC_ERR_EXISTS; i++) {
         r = set_id(s, error);
         if (r == 0)
-            r = table_claim(&s->entry, &s->record, error);
+            r = table_claim(&s->entry, &s->record, &s->limits, error);
         if (s->config.vm_id)
             break;
     }

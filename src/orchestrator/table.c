@@ -120,8 +120,40 @@ static int claim_locked(struct table_entry *ret, char *dir, const struct record 
     return 0;
 }
 
-int table_claim(struct table_entry *ret, const struct record *record, struct ic_error *error)
+/* With the claim lock held. What has ended and left only its logs takes nothing; of a record that can't be read it
+ * counts whether processes live. */
+static int count_usage(struct limits_usage *ret, struct ic_error *error)
 {
+    struct limits_usage usage = {0};
+    size_t count = 0;
+    char **ids = NULL;
+    int r = table_ids(&ids, &count, error);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < count; i++) {
+        _cleanup_(freep) char *dir = NULL;
+        struct record record = {0};
+
+        if (table_read(&record, ids[i], NULL) < 0) {
+            usage.vms += vm_dir(&dir, ids[i], NULL) == 0 && table_anyone_alive(dir);
+            continue;
+        }
+        if (!state_is_final(record.state)) {
+            usage.vms++;
+            usage.memory_mib += record.memory_mib;
+        }
+        record_deinit(&record);
+    }
+    table_free_ids(ids, count);
+    *ret = usage;
+    return 0;
+}
+
+int table_claim(
+        struct table_entry *ret, const struct record *record, const struct limits *limits, struct ic_error *error)
+{
+    struct limits_usage usage;
     _cleanup_(freep) char *vms = NULL, *dir = NULL;
     _cleanup_(fd_closep) int claim_fd = -1;
     int r;
@@ -132,6 +164,8 @@ int table_claim(struct table_entry *ret, const struct record *record, struct ic_
     r = lock_path(vms, LOCK_DIRECTORY, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
     if (r < 0)
         return ic_fail_errno(error, r, "lock of %s", vms);
+    if (limits && ((r = count_usage(&usage, error)) < 0 || (r = limits_check_room(limits, &usage, record, error)) < 0))
+        return r;
     r = claim_locked(ret, dir, record, error);
     if (r == 0)
         dir = NULL;

@@ -19,6 +19,7 @@
  */
 #pragma once
 
+#include "orchestrator/user-limits.h"
 #include "orchestrator/record.h"
 
 struct table_entry {
@@ -29,8 +30,10 @@ struct table_entry {
 
 void table_entry_deinit(struct table_entry *entry); /* unlocks */
 
-/* Claims record->vm_id, takes its lock, writes the record. -IC_ERR_EXISTS when the name is taken. */
-int table_claim(struct table_entry *ret, const struct record *record, struct ic_error *error);
+/* Claims record->vm_id, takes its lock, writes the record. -IC_ERR_EXISTS when the name is taken; -IC_ERR_LIMIT when
+ * the VMs that live leave no room for one more (`limits` may be NULL): nobody else can make one meanwhile. */
+int table_claim(
+        struct table_entry *ret, const struct record *record, const struct limits *limits, struct ic_error *error);
 
 /* Takes the lock of an existing VM, waiting until the deadline. -IC_ERR_NOT_FOUND, -IC_ERR_TIMEOUT (busy; a deadline
  * of 0 does not wait). */

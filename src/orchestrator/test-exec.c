@@ -192,7 +192,7 @@ static int setup(void **state)
     record.user = strdup("agent");
     record.timeout_ms = 1234;
     record.monitor = record.vsock = record.creator;
-    assert_int_equal(table_claim(&entry, &record, &error), 0);
+    assert_int_equal(table_claim(&entry, &record, NULL, &error), 0);
     assert_int_equal(table_make_run_dir(&entry, &record, &error), 0);
     assert_int_equal(table_change(&entry, &record, IC_VM_BOOTING, "test", &error), 0);
     assert_int_equal(table_change(&entry, &record, IC_VM_READY, "test", &error), 0);

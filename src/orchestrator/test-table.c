@@ -44,7 +44,7 @@ static void make_vm(const char *vm_id, enum ic_vm_state to, bool keep, struct ta
 
     *record = sample_record(vm_id);
     record->keep = keep;
-    assert_int_equal(table_claim(entry, record, &error), 0);
+    assert_int_equal(table_claim(entry, record, NULL, &error), 0);
     assert_int_equal(table_make_run_dir(entry, record, &error), 0);
     assert_int_equal(table_hold_alive(entry, &alive, &error), 0);
     assert_int_equal(table_change(entry, record, IC_VM_BOOTING, "test", &error), 0);
@@ -60,8 +60,8 @@ static void claims_once(void **state)
     struct record record = sample_record("one");
     struct table_entry entry, other;
 
-    assert_int_equal(table_claim(&entry, &record, &error), 0);
-    assert_int_equal(table_claim(&other, &record, &error), -IC_ERR_EXISTS);
+    assert_int_equal(table_claim(&entry, &record, NULL, &error), 0);
+    assert_int_equal(table_claim(&other, &record, NULL, &error), -IC_ERR_EXISTS);
     assert_non_null(strstr(error.message, "'one'"));
     assert_int_equal(table_lock(&other, "one", 0, &error), -IC_ERR_TIMEOUT);
     assert_int_equal(table_change(&entry, &record, IC_VM_PAUSED, "test", &error), -IC_ERR_STATE);
@@ -372,14 +372,14 @@ static void refuses_records_too_large_to_read(void **state)
         record.env[i][1] = '=';
         record.env[i][len] = '\0';
     }
-    assert_int_equal(table_claim(&entry, &record, &error), -IC_ERR_INVALID);
+    assert_int_equal(table_claim(&entry, &record, NULL, &error), -IC_ERR_INVALID);
     assert_non_null(strstr(error.message, "KiB"));
     assert_false(in_home(*state, "state/vms/large"));
     /* Bytes that JSON can't hold must not just be left out. */
     record.env[0][0] = (char)0xff;
     free(record.env[1]);
     record.env[1] = NULL;
-    assert_int_equal(table_claim(&entry, &record, &error), -IC_ERR_INVALID);
+    assert_int_equal(table_claim(&entry, &record, NULL, &error), -IC_ERR_INVALID);
     assert_non_null(strstr(error.message, "UTF-8"));
     for (size_t i = 2; i < 300; i++)
         free(record.env[i]);

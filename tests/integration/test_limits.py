@@ -88,6 +88,34 @@ def test_disk_of_the_overlay(t):
         t.sh("v", "rm /var/tmp/big; echo small >/var/tmp/small; cat /var/tmp/small")
 
 
+def test_limits_of_the_user(t):
+    """max_vms holds also for those that start at once; what has ended or was refused does not count."""
+    t.write_config({**t.config, "limits": {"max_vms": 2, "max_memory_mib": 256, "max_vcpus": 4}})
+    path = str(t.home / "config.json")
+    t.error("run", "-m", "257", "--", "true", status=FAILED, words=["limits.max_memory_mib 256", "memory_mib 257", path])
+    t.error("run", "--cpus", "5", "--", "true", status=FAILED, words=["limits.max_vcpus 4", "vcpu_count 5", path])
+    assert t.json("ps", "-a", "--json") == []
+    children = [t.start("run", "-d", "--name", f"v{i}") for i in range(4)]
+    results = [(child.wait(), child.stderr.read().decode()) for child in children]
+    refused = [err for status, err in results if status == FAILED]
+    assert sorted(status for status, _ in results) == [0, 0, FAILED, FAILED], results
+    for err in refused:
+        assert len(err.splitlines()) == 1 and "limits.max_vms 2: 2 VMs of yours" in err and path in err, err
+    names = [vm["vm_id"] for vm in t.json("ps", "--json")]
+    assert len(names) == 2, names
+    t.ic("stop", names[0], rc=0)
+    t.ic("run", "--", "true", rc=0)
+    t.write_config({**t.config, "limits": {"max_total_memory_mib": 511}})
+    t.error("run", "--", "true", status=FAILED, words=["limits.max_total_memory_mib 511", "256 MiB", path])
+    t.ic("rm", "-f", *names, rc=0)
+    # Only the user's own file, and only what it is to have.
+    other = t.work / "other.json"
+    other.write_text(json.dumps({"limits": {"max_vms": 100}}))
+    t.error("run", "--config", other, "--", "true", status=USAGE, words=["limits", path])
+    t.write_config({**t.config, "limits": {"max_vm": 1}})
+    t.error("run", "--", "true", status=USAGE, words=["limits.max_vm", "max_vms"])
+
+
 def test_values(t):
     for args, words in ((("--max-connections", "3"), ["max_connections 3", "4 to 1023"]),
                         (("--max-connections", "1024"), ["max_connections 1024"]),
