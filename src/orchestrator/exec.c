@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "orchestrator/audit-log.h"
 #include "orchestrator/session.h"
 #include "orchestrator/sink.h"
 #include "orchestrator/vm.h"
@@ -388,6 +389,7 @@ static void take_output(ic_exec *exec, struct sink *sink, const uint8_t *payload
 
 static int end_over_output(const ic_exec *exec, struct ic_exec_result *ret)
 {
+    audit_note(exec->record.vm_id, AUDIT_ENDED, "max_output_bytes %u: a command wrote more", exec->max_output);
     (void)snprintf(ret->message, sizeof(ret->message), "wrote more than its limit of %u bytes (max_output_bytes)",
             exec->max_output);
     return ended(ret, IC_EXEC_OUTPUT_LIMIT, SIGKILL, STATUS_OUTPUT_LIMIT);
@@ -398,6 +400,8 @@ static int fail_lost(const ic_exec *exec, int r, const char *doing, struct ic_ex
 {
     if ((r != -ECONNRESET && r != -EPIPE) || !session_lifetime_over(&exec->record))
         return session_fail(&exec->record, r, doing, error);
+    if (exec->record.tied) /* of others it is noted when their records are put right */
+        audit_note(exec->record.vm_id, AUDIT_ENDED, "max_lifetime_ms %u: is over", exec->record.max_lifetime_ms);
     (void)snprintf(ret->message, sizeof(ret->message), "ended with VM '%s', whose max_lifetime_ms %u is over",
             exec->record.vm_id, exec->record.max_lifetime_ms);
     return ended(ret, IC_EXEC_TIMED_OUT, SIGKILL, STATUS_TIMED_OUT);

@@ -120,6 +120,8 @@ int table_settle(struct table_entry *entry, struct record *record, struct ic_err
     int r;
 
     describe_end(cause, sizeof(cause), record, entry->dir);
+    if (table_lifetime_over(record, entry->dir))
+        audit_note(record->vm_id, AUDIT_ENDED, "max_lifetime_ms %u: is over", record->max_lifetime_ms);
     r = table_end_processes(entry, record, error);
     if (r < 0)
         return r;

@@ -32,6 +32,8 @@ def test_lifetime_of_a_kept_vm(t):
             t.ic("pause", name, rc=0)
         until(lambda: not t.processes(), ms / 1000 + 20, "the end of the VM")
         t.error("exec", name, "--", "true", status=FAILED, words=[name, f"max_lifetime_ms {ms} is over"])
+        audit = [e for e in t.json("logs", "--audit", "--json")["entries"] if e["vm_id"] == name]
+        assert [(e["action"], e["text"]) for e in audit] == [("ended", f"max_lifetime_ms {ms}: is over")], audit
         record = t.json("inspect", name)[0]
         assert (record["state"], record["max_lifetime_ms"]) == ("failed", ms), record
         assert not os.path.exists(record["run_dir"]), "its sockets are left"
