@@ -106,6 +106,25 @@ static bool may_mount(void)
     return line && (strtoull(line + strlen("\nCapEff:"), NULL, 16) >> 21 & 1); /* CAP_SYS_ADMIN, capability.h */
 }
 
+/* In a user namespace, as in some containers, root may give only the ids that are mapped into it. */
+static bool may_give_ids(void)
+{
+    _cleanup_(freep) char *text = NULL;
+    char *at;
+
+    if (fd_read_file(AT_FDCWD, "/proc/self/uid_map", 65536, &text, NULL) < 0)
+        return false;
+    for (at = text; *at; at += strcspn(at, "\n"), at += *at == '\n') {
+        unsigned long inside = strtoul(at, &at, 10), count;
+
+        (void)strtoul(at, &at, 10); /* outside */
+        count = strtoul(at, &at, 10);
+        if (inside <= CONFINE_UID_FIRST && count >= CONFINE_UID_FIRST - inside + CONFINE_UID_COUNT)
+            return true;
+    }
+    return false;
+}
+
 /* What the image store keeps in its private directories may be readable there, so that the VM's user, who gets only
  * that file, can read it. Images of earlier versions are not. */
 static bool readable_by_all(const char *path)
@@ -126,7 +145,7 @@ static int choose_user(struct confine *c, struct record *record, struct ic_error
     char path[PATH_MAX];
     uint32_t random;
 
-    if (geteuid() != 0 || !may_mount())
+    if (geteuid() != 0 || !may_mount() || !may_give_ids())
         return 0; /* the stages themselves will say what can't be had */
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
         if (!readable_by_all(files[i])) {
@@ -293,7 +312,7 @@ int confine_probe(struct record *record, char *const *argv, struct ic_error *err
     if (r < 0)
         return ic_fail_errno(error, r, "/dev/null");
     options.out_fd = options.err_fd = null_fd;
-    if (geteuid() == 0 && may_mount())
+    if (geteuid() == 0 && may_mount() && may_give_ids())
         c.uid = CONFINE_UID_FIRST;
     make_group(&c, record);
     r = confine_jail(&c, &jail, argv[0], error);
@@ -310,6 +329,25 @@ int confine_probe(struct record *record, char *const *argv, struct ic_error *err
 
 /* ---- starting ---- */
 
+/* For people: what usually is behind it. */
+static const char *reason_of(int e)
+{
+    switch (e) {
+    case EPERM:
+    case EACCES:
+        return "not permitted here: by kernel.unprivileged_userns_clone, AppArmor's rules, or the container around it";
+    case ENOSPC:
+    case EUSERS:
+        return "no more namespaces: user.max_user_namespaces, or another limit of that kind";
+    case ENOSYS:
+        return "this kernel can't; Linux 5.12 can";
+    case ENOEXEC:
+        return "its program is a script, which an empty root has no interpreter for";
+    default:
+        return strerror(e);
+    }
+}
+
 static void note(struct record *record, const struct confine *c, const struct jail_report *report)
 {
     for (int stage = 0; stage < JAIL_STAGES; stage++) {
@@ -318,7 +356,7 @@ static void note(struct record *record, const struct confine *c, const struct ja
         if (stage == JAIL_CGROUP && e == 0)
             e = c->cgroup_error;
         if (e != 0 && !record->jail[stage][0])
-            (void)snprintf(record->jail[stage], sizeof(record->jail[0]), "%s", strerror(e));
+            (void)snprintf(record->jail[stage], sizeof(record->jail[0]), "%s", reason_of(e));
     }
 }
 
@@ -326,22 +364,31 @@ int confine_spawn(const struct confine *c, struct process_options *options, cons
         struct record *record, struct process_id *ret, int *ret_pidfd, struct ic_error *error)
 {
     struct jail_report report = {0};
+    struct jail without;
     int failed = -1, r;
 
     options->jail = c->mode == IC_JAIL_OFF ? NULL : jail;
     options->ret_report = &report;
     options->ret_failed_stage = &failed;
     r = process_spawn(options, ret, ret_pidfd);
+    /* Rules of AppArmor for ordinary users let them make the namespaces, and give no privilege in them to map an id
+     * with: better none than a process that is nobody. */
+    if (r < 0 && failed == JAIL_NAMESPACES && !jail->strict && jail->uid == 0) {
+        without = *jail;
+        without.skip[JAIL_NAMESPACES] = -r;
+        options->jail = &without;
+        r = process_spawn(options, ret, ret_pidfd);
+    }
     if (r == 0) {
         if (options->jail)
             note(record, c, &report);
         return 0;
     }
     if (failed >= 0 && jail->strict)
-        return refuse(record, (enum jail_stage)failed, strerror(-r), error);
+        return refuse(record, (enum jail_stage)failed, reason_of(-r), error);
     if (failed >= 0)
         return ic_fail_errno(error, r, "start of %s: jail, stage %s", options->path, jail_stage_names[failed]);
     if (options->jail && jail->strict && (r == -EPERM || r == -ENOSPC || r == -EUSERS))
-        return refuse(record, JAIL_NAMESPACES, strerror(-r), error);
+        return refuse(record, JAIL_NAMESPACES, reason_of(-r), error);
     return ic_fail_errno(error, r, "start of %s", options->path);
 }

@@ -192,3 +192,19 @@ def test_ordinary_user(t):
         ic("rm", "-f", "jailed")
     left = [p for top in ("run", "state/vms") for p in (place / "home" / top).rglob("*")]
     assert not left, left
+
+
+def test_container_without_namespaces(t):
+    """As root of a container that may make no user namespace: the start goes on, and says what it is without."""
+    script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\""
+    argv = ["unshare", "-Ur", "sh", "-c", script, "sh", *t.argv("run", "--keep", "--name", "inner", "--", "true")]
+    if subprocess.run(["unshare", "-Ur", "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+        t.skip("no user namespaces here")
+    result = subprocess.run(argv, check=False, env=t.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            timeout=t.remaining())
+    if b"/dev/kvm" in result.stderr:
+        t.skip("/dev/kvm is for another group than root's")
+    assert result.returncode == 0 and b"jail is without:" in result.stderr and b"user" in result.stderr, result
+    stages = inspect(t, "inner")["jail"]["stages"]
+    assert "max_user_namespaces" in stages["user"] and stages["root"] == "done", stages
+    t.ic("rm", "-f", "inner", rc=0)
