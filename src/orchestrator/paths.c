@@ -2,6 +2,7 @@
 #include "orchestrator/paths.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -179,25 +180,101 @@ int path_check_room(const char *dir, struct ic_error *error)
 static _Thread_local dev_t remove_dev; /* nftw(3) hands nothing through */
 
 /* Is the directory that it lies in one of the tree's own file system? Of directories this can be told by the device;
- * files of an overlay have the devices of its layers, so FTW_MOUNT would leave them. */
-static bool in_own_file_system(const char *path, const struct stat *st, bool is_dir, int base)
+ * files of an overlay have the devices of its layers, so FTW_MOUNT would leave them. 0, EXDEV, or why it can't be told.
+ */
+static int check_file_system(const char *path, const struct stat *st, bool is_dir, int base)
 {
     char parent[PATH_MAX];
     struct stat there;
 
     if (is_dir)
-        return st->st_dev == remove_dev;
-    (void)snprintf(parent, sizeof(parent), "%.*s", base, path);
-    return base == 0 || (stat(parent, &there) == 0 && there.st_dev == remove_dev);
+        return st->st_dev == remove_dev ? 0 : EXDEV;
+    if (base == 0)
+        return 0;
+    if ((size_t)snprintf(parent, sizeof(parent), "%.*s", base, path) >= sizeof(parent))
+        return ENAMETOOLONG;
+    if (stat(parent, &there) < 0)
+        return errno;
+    return there.st_dev == remove_dev ? 0 : EXDEV;
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
-    if (ftw->level > 0 && !in_own_file_system(path, st, flag == FTW_DP || flag == FTW_DNR, ftw->base))
-        return EXDEV;
-    if (flag == FTW_DNR && chmod(path, 0700) < 0)
-        return errno;
+    int r = ftw->level > 0 ? check_file_system(path, st, flag == FTW_DP || flag == FTW_DNR, ftw->base) : 0;
+
+    if (r != 0)
+        return r;
     return remove(path) < 0 && errno != ENOENT ? errno : 0;
+}
+
+/*
+ * What nftw(3) can't remove, and who may write in a tree can make on purpose: directories deeper than a path can name,
+ * or closed to their owner. Here each is opened from the top, those in it are lifted to the top, the rest of it goes.
+ */
+static bool is_own_dir(int dir, const char *name)
+{
+    struct stat st;
+
+    if (name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0')))
+        return false;
+    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode) || st.st_dev != remove_dev)
+        return false;
+    return (st.st_mode & 0700) == 0700 || fchmodat(dir, name, 0700, 0) == 0;
+}
+
+static int lift(int top, int dir, const char *name, unsigned long *number)
+{
+    char to[32];
+    int r;
+
+    do {
+        (void)snprintf(to, sizeof(to), "lifted-%lu", (*number)++);
+        r = renameat2(dir, name, top, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
+    } while (r == -EEXIST);
+    return r;
+}
+
+static int lift_and_remove(int top, const char *name, unsigned long *number)
+{
+    int fd = openat(top, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r = 0;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+
+    if (!dir) {
+        r = -errno;
+        fd_close(fd);
+        return r;
+    }
+    while (r == 0 && (entry = readdir(dir))) {
+        if (is_own_dir(fd, entry->d_name))
+            r = lift(top, fd, entry->d_name, number);
+        else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            r = unlinkat(fd, entry->d_name, 0) < 0 ? -errno : 0;
+    }
+    closedir(dir);
+    return r == 0 && unlinkat(top, name, AT_REMOVEDIR) < 0 ? -errno : r;
+}
+
+/* Until no directory is left in it that could be removed. */
+static void flatten(const char *path)
+{
+    int fd = chmod(path, 0700) < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    unsigned long number = 0;
+    struct dirent *entry;
+    bool removed = dir != NULL;
+
+    while (removed) {
+        removed = false;
+        rewinddir(dir);
+        while ((entry = readdir(dir)))
+            removed |=
+                    is_own_dir(dirfd(dir), entry->d_name) && lift_and_remove(dirfd(dir), entry->d_name, &number) == 0;
+    }
+    if (dir)
+        closedir(dir);
+    else
+        fd_close(fd);
 }
 
 int path_remove_tree(const char *path, struct ic_error *error)
@@ -207,6 +284,10 @@ int path_remove_tree(const char *path, struct ic_error *error)
 
     remove_dev = lstat(path, &st) == 0 ? st.st_dev : 0;
     r = nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
+    if (r == ENAMETOOLONG || r == ENOTEMPTY || r == EACCES) {
+        flatten(path);
+        r = nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
+    }
     if (r < 0 && errno != ENOENT)
         return ic_fail_errno(error, -errno, "remove %s", path);
     return r > 0 ? ic_fail_errno(error, -r, "remove %s", path) : 0;

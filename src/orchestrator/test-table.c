@@ -643,6 +643,38 @@ static void removal_stops_at_mounts(void **state)
     assert_int_equal(status, 0);
 }
 
+/* Deeper than a path can name, and closed to its owner, as a monitor may leave its run directory. */
+static void removes_what_is_hard_to(void **state)
+{
+    static const char name[] = "a-directory-in-a-directory-in-a-directory-in-a-directory";
+    char dir[256], precious[300];
+    int fd;
+
+    (void)snprintf(precious, sizeof(precious), "%s/precious", (const char *)*state);
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, precious, "x", 1, 0600), 0);
+    (void)snprintf(dir, sizeof(dir), "%s/tree", (const char *)*state);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (int depth = 0; depth < 200; depth++) {
+        int next;
+
+        assert_true(fd >= 0);
+        assert_int_equal(symlinkat(precious, fd, "link"), 0);
+        assert_int_equal(mkdirat(fd, "lifted-0", 0), 0);
+        assert_int_equal(mkdirat(fd, name, 0700), 0);
+        next = openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert_int_equal(fchmod(fd, depth % 2 ? 0500 : 0), 0);
+        (void)close(fd);
+        fd = next;
+    }
+    assert_int_equal(fchmod(fd, 0), 0);
+    (void)close(fd);
+    assert_int_equal(path_remove_tree(dir, &error), 0);
+    assert_int_equal(access(dir, F_OK), -1);
+    assert_int_equal(access(precious, F_OK), 0);
+    assert_int_equal(unlink(precious), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -661,6 +693,7 @@ int main(void)
             cmocka_unit_test(ends_a_vm_that_is_being_made),
             cmocka_unit_test(refuses_records_too_large_to_read),
             cmocka_unit_test(leaves_vms_of_other_versions_alone),
+            cmocka_unit_test(removes_what_is_hard_to),
             cmocka_unit_test(survives_removers_killed_anywhere),
             cmocka_unit_test(leaves_foreign_directories_alone),
             cmocka_unit_test(refuses_directories_of_others),
