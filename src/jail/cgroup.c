@@ -216,7 +216,7 @@ int cgroup_make(
 
     if (r == 0)
         r = make_group(base, name, &path);
-    if (r < 0) {
+    if (r < 0 || !path) {
         explain(r, base, why, why_size);
         return r;
     }

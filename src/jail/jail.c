@@ -132,8 +132,10 @@ static int map_own(int proc_fd, const char *path, unsigned outside, unsigned ins
 
     line[len++] = ' ';
     len += put_number(line + len, outside);
-    memcpy(line + len, " 1\n", 3);
-    return write_at(proc_fd, path, line, len + 3);
+    line[len++] = ' ';
+    line[len++] = '1';
+    line[len++] = '\n';
+    return write_at(proc_fd, path, line, len);
 }
 
 /* In a new user namespace: the ids that we have outside are all there are, under their own numbers. */

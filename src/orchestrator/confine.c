@@ -360,35 +360,36 @@ static void note(struct record *record, const struct confine *c, const struct ja
     }
 }
 
-int confine_spawn(const struct confine *c, struct process_options *options, const struct jail *jail,
+int confine_spawn(const struct confine *c, const struct process_options *wanted, const struct jail *jail,
         struct record *record, struct process_id *ret, int *ret_pidfd, struct ic_error *error)
 {
+    struct process_options options = *wanted;
     struct jail_report report = {0};
     struct jail without;
     int failed = -1, r;
 
-    options->jail = c->mode == IC_JAIL_OFF ? NULL : jail;
-    options->ret_report = &report;
-    options->ret_failed_stage = &failed;
-    r = process_spawn(options, ret, ret_pidfd);
+    options.jail = c->mode == IC_JAIL_OFF ? NULL : jail;
+    options.ret_report = &report;
+    options.ret_failed_stage = &failed;
+    r = process_spawn(&options, ret, ret_pidfd);
     /* Rules of AppArmor for ordinary users let them make the namespaces, and give no privilege in them to map an id
      * with: better none than a process that is nobody. */
     if (r < 0 && failed == JAIL_NAMESPACES && !jail->strict && jail->uid == 0) {
         without = *jail;
         without.skip[JAIL_NAMESPACES] = -r;
-        options->jail = &without;
-        r = process_spawn(options, ret, ret_pidfd);
+        options.jail = &without;
+        r = process_spawn(&options, ret, ret_pidfd);
     }
     if (r == 0) {
-        if (options->jail)
+        if (options.jail)
             note(record, c, &report);
         return 0;
     }
     if (failed >= 0 && jail->strict)
         return refuse(record, (enum jail_stage)failed, reason_of(-r), error);
     if (failed >= 0)
-        return ic_fail_errno(error, r, "start of %s: jail, stage %s", options->path, jail_stage_names[failed]);
-    if (options->jail && jail->strict && (r == -EPERM || r == -ENOSPC || r == -EUSERS))
+        return ic_fail_errno(error, r, "start of %s: jail, stage %s", options.path, jail_stage_names[failed]);
+    if (options.jail && jail->strict && (r == -EPERM || r == -ENOSPC || r == -EUSERS))
         return refuse(record, JAIL_NAMESPACES, reason_of(-r), error);
-    return ic_fail_errno(error, r, "start of %s", options->path);
+    return ic_fail_errno(error, r, "start of %s", options.path);
 }

@@ -36,8 +36,8 @@ int confine_give_file(const struct confine *confine, int fd, const char *path, s
  * borrowed. The caller adds its mounts. */
 int confine_jail(const struct confine *confine, struct jail *ret, const char *program, struct ic_error *error);
 
-/* Starts options->path in its jail (NULL in mode off), and notes in the record which stages it is without. */
-int confine_spawn(const struct confine *confine, struct process_options *options, const struct jail *jail,
+/* Starts wanted->path in its jail (NULL in mode off), and notes in the record which stages it is without. */
+int confine_spawn(const struct confine *confine, const struct process_options *wanted, const struct jail *jail,
         struct record *record, struct process_id *ret, int *ret_pidfd, struct ic_error *error);
 
 /* What a VM's jail would have here: starts `argv` (ends by itself) in one of mode auto, with record->jail to show for
