@@ -200,8 +200,7 @@ static void explain(int r, const char *base, char *why, size_t size)
         (void)snprintf(why, size, "no cgroup2 file system is mounted");
     else if ((r == -EACCES || r == -EPERM || r == -EROFS) && geteuid() != 0)
         (void)snprintf(why, size,
-                "%.200s is not delegated to this user; 'systemd-run --user --scope -p Delegate=yes' "
-                "gives a shell where it is, or set " BASE_ENV,
+                "%.120s is not delegated to this user (systemd-run --user --scope -p Delegate=yes; or " BASE_ENV ")",
                 base);
     else
         (void)snprintf(why, size, "%.200s: %s", base, strerror(-r));
