@@ -335,12 +335,13 @@ class Context:
 
     # -- outcomes
 
-    def attempt(self, group, what, outcome, how):
+    def attempt(self, group, what, outcome, how, backend=None):
         """Notes for the table at the end what became of one attempt, as it was observed. how: a key of HOW if it was
-        blocked; why, if it was not made (no test fails for that); what was had, if it got through (the test fails)."""
+        blocked; why, if it was not made (no test fails for that); what was had, if it got through (the test fails).
+        backend: of the VM, if it is not the test's."""
         assert outcome in (BLOCKED, GOT_THROUGH, NOT_MADE), outcome
         assert outcome != BLOCKED or how in HOW, f"'{how}' is no way to stop an attempt"
-        self.attempts.append((group, what, outcome, how))
+        self.attempts.append((backend or self.backend, group, what, outcome, how))
 
     def skip(self, reason):
         raise Skip(reason)

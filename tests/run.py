@@ -116,11 +116,11 @@ def run_one(name, function, options, report):
     left = t.close()
     if left:
         outcome, text = "failed", f"{text}\n{left}".strip()
-    through = [f"{group}: {what}: {how}" for group, what, result, how in t.attempts if result == harness.GOT_THROUGH]
+    through = [f"{group}: {what}: {how}" for _, group, what, result, how in t.attempts if result == harness.GOT_THROUGH]
     if through:
         outcome, text = "failed", "\n".join(["got through:", *through, text]).strip()
     if t.attempts:
-        report.add_attempts([(t.backend, *attempt) for attempt in t.attempts])
+        report.add_attempts(t.attempts)
     report.add(name, outcome, time.monotonic() - started, text)
 
 
