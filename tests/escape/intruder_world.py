@@ -190,23 +190,27 @@ class World:
     def state_dir(self, name):
         return self.home / "state/vms" / name
 
-    def start(self, name, act, jail="auto", until_end=False, **plan):
-        """Starts a VM of intruders and waits until they have done what the plan says: {role: Outcome}. One that becomes
-        ready stays when the command is through. until_end: none of the VM may be left by then."""
-        libexec = self.libexec(name, act=act, **plan)
-        kernel, initrd, rootfs = self.parts
+    def launch(self, name, libexec, jail="auto", kernel=None, filtered=False):
+        """Starts a VM of these programs; the command that did."""
+        parts = self.parts
         config = self.base / f"{name}.json"
         # QEMU's filter is put on from outside; the others put on their own, so an intruder in their place has none.
-        level = {"seccomp_level": "permissive"} if self.backend == "qemu" else {}
-        config.write_text(json.dumps({**level, "backend": self.backend, "kernel_path": str(kernel), "initrd_path": str(initrd),
-                                      "rootfs_path": str(rootfs), "boot_timeout_ms": int(200000 * SLOW),
-                                      "memory_mib": 64, "jail": jail}))
+        level = {"seccomp_level": "permissive"} if self.backend == "qemu" and not filtered else {}
+        config.write_text(json.dumps({**level, "backend": self.backend, "kernel_path": str(kernel or parts[0]),
+                                      "initrd_path": str(parts[1]), "rootfs_path": str(parts[2]), "memory_mib": 64,
+                                      "boot_timeout_ms": int(200000 * SLOW), "jail": jail}))
         config.chmod(0o644)
         child = subprocess.Popen(self.argv("run", "--keep", "--name", name, "--config", config, "--", "true"),
                                  env=self.env(libexec), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, start_new_session=True)
         self.children.append(child)
         child.vm, child.libexec = name, libexec
+        return child
+
+    def start(self, name, act, jail="auto", until_end=False, filtered=False, **plan):
+        """Starts a VM of intruders and waits until they have done what the plan says: {role: Outcome}. One that becomes
+        ready stays when the command is through. until_end: none of the VM may be left by then."""
+        child = self.launch(name, self.libexec(name, act=act, **plan), jail=jail, filtered=filtered)
 
         def done():
             log = self.log(name)

@@ -17,7 +17,7 @@ from harness import BLOCKED, FAILED, GOT_THROUGH, NOT_MADE, SLOW, Failure  # noq
 from intruder_world import ROLES, World, users  # noqa: E402
 
 # What must come of each attempt: errors that may be the answer, of any role. Where it is not in the jail's hands it is
-# in those of the filter (LEFT), which test_hostile_monitor.py and the table in src/jail/test-attempts.h see to.
+# in those of the filter (LEFT), which test_hostile_monitor.py and the table in src/jail/attempts.h see to.
 ABSENT = {"ENOENT"}
 NOBODY = {"ESRCH"}
 DENIED = {"EPERM"}
@@ -120,7 +120,7 @@ EXPECTED = {
     "watch a processor": NO_PRIVILEGE | {"EACCES", "ENOENT"},
     "catch the kernel's page faults": NO_PRIVILEGE,
 }
-# The jail alone does not stop these, which is known; src/jail/test-attempts.h and test_hostile_monitor.py show what does.
+# The jail alone does not stop these, which is known; src/jail/attempts.h and test_hostile_monitor.py show what does.
 LEFT = {
     "map memory as code": "the filter's",
     "set up an io_uring": "the filter's",

@@ -143,6 +143,19 @@ static bool is_wanted(const char *name)
     return !only[0] || strstr(only, needle);
 }
 
+/* In this process and not a child: where a filter may end it. */
+static void make_here(const char *name)
+{
+    for (size_t i = 0; all_attempts[i]; i++) {
+        for (const struct attempt *a = all_attempts[i]; a->name; a++) {
+            int r = strcmp(a->name, name) == 0 ? a->make() : NOT_HERE;
+
+            if (r != NOT_HERE)
+                dprintf(2, "intruder %s try %s: %s\n", role, name, r == 0 ? "done" : strerrorname_np(r));
+        }
+    }
+}
+
 /* As the monitor of a VM that works so far: somebody to be attacked. */
 static void be_victim(void)
 {
@@ -185,7 +198,14 @@ int main(int argc, char **argv)
     read_plan(argv[0]);
     list_inherited();
     reached = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    (void)chdir(plan("run_dir"));
+    if (strcmp(role, "qemu") != 0)
+        (void)!chdir(plan("run_dir"));
+    if (strcmp(plan("act"), "one") == 0 && strcmp(role, "qemu") == 0) {
+        char name[128];
+
+        snprintf(name, sizeof(name), "%s", plan("only"));
+        make_here(name);
+    }
     if (strcmp(plan("act"), "victim") == 0)
         be_victim();
     if (strcmp(plan("act"), "ready") == 0 && strcmp(role, "qemu") != 0)
