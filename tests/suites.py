@@ -26,7 +26,7 @@ integration/kept.pause integration/tty.session integration/crash.kill_of_everyth
 integration/jail.stages integration/jail.group integration/jail.strict
 integration/audit.refused_call_ends_the_vm
 integration/errors.hardware_isolation_required escape/escape.device_writer escape/hostile_agent.lies_when_ready
-escape/root.devices escape/root.rings escape/root.kernel_triple_fault escape/root.kernel_registers
+escape/root.devices escape/root.rings escape/root.kernel_registers
 """.split()
 
 
