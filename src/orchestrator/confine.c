@@ -304,7 +304,8 @@ int confine_probe(struct record *record, char *const *argv, struct ic_error *err
     struct process_options options = {
             .size = sizeof(options), .path = argv[0], .argv = argv, .mark = "probe", .die_with_parent = true};
     uint64_t deadline = deadline_after_ms(PROBE_TIMEOUT_MS);
-    struct confine c = {.mode = IC_JAIL_AUTO, .cgroup_fd = -1};
+    struct confine c = {
+            .mode = IC_JAIL_AUTO, .cgroup_fd = -1, .processes = record->vcpu_count + PIDS_BESIDE_VCPUS};
     struct process_id id = {0};
     struct jail jail;
     int r = null_fd < 0 ? -errno : fd_above_stdio(&null_fd);
