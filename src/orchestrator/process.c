@@ -293,7 +293,7 @@ char *process_find_program(const char *name)
     return NULL;
 }
 
-static void child_limits(void)
+static void child_limits(const struct process_options *o)
 {
     struct rlimit limit = {0};
 
@@ -301,6 +301,10 @@ static void child_limits(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < NOFILE_WANT) {
         limit.rlim_cur = MIN((rlim_t)NOFILE_WANT, limit.rlim_max);
         (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (o->max_file_bytes != 0 && getrlimit(RLIMIT_FSIZE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max = MIN((rlim_t)o->max_file_bytes, limit.rlim_max);
+        (void)setrlimit(RLIMIT_FSIZE, &limit);
     }
 }
 
@@ -380,7 +384,7 @@ _noreturn_ static void child_main(const struct child *c, struct child_status *st
     (void)close(c->parent_end);
     (void)setsid(); /* also a share of the CPUs of its own, where the kernel groups by session (sched_autogroup) */
     (void)umask(077);
-    child_limits();
+    child_limits(o);
     child_signals();
     status->stage = -1;
     status->error = child_fds(o, c->null_fd);

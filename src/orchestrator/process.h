@@ -61,6 +61,7 @@ struct process_options {
     int out_fd, err_fd;  /* become stdout and stderr */
     const int *keep_fds; /* stay open under their numbers, which are 3 or more; -1: none */
     size_t keep_count;
+    uint64_t max_file_bytes;   /* no file of its can be written beyond it; 0: as far as the caller's */
     bool die_with_parent;      /* SIGKILL when the calling thread ends */
     const struct jail *jail;   /* NULL: none */
     struct sock_fprog *filter; /* of system calls, which must allow write(2), execve(2) and exit_group(2); NULL: none */

@@ -435,6 +435,7 @@ static int start(struct spawn *s, struct ic_error *error)
     s->start.kernel_args = s->kernel_args;
     s->start.uds_path = s->uds_path;
     s->start.die_with_parent = record->tied;
+    s->start.max_file_bytes = MAX(LOG_LIMIT_BYTES, s->overlay_bytes);
     s->started = true;
     r = s->backend->start(s->backend, &s->start, error);
     record->monitor = s->start.monitor.id;
@@ -499,8 +500,9 @@ static int accept_ready(struct spawn *s)
     return 0;
 }
 
-/* From the guest's first word on its memory is allocated, and files that these two write are logs, and the overlay's.
- */
+/* QEMU's guest memory is a file to the limit of its files, so that begins at its size. From the guest's first word on
+ * it is allocated, and what is written are logs, and the overlay's file. Who may not lower a limit of another user's
+ * process (CAP_SYS_RESOURCE, which some containers' root has not) leaves it where it began. */
 static void limit_logs(struct spawn *s, bool guest_runs)
 {
     struct stat st;

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 from harness import ROOT, SLOW, Failure, build_static, until
@@ -60,6 +61,16 @@ class Outcome:
         self.ended = re.search(rf"^intruder {role} end$", text, re.M) is not None
 
 
+def use_up_small_pids():
+    """In its own namespace an intruder and its children have the first few hundred, in which nobody outside may be."""
+    last = 0
+    while last < 600:
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        last = thread.native_id
+        thread.join()
+
+
 class World:
     """One user and one backend."""
 
@@ -86,6 +97,7 @@ class World:
                                  *map(str, SOURCES[1:])),
                     self.program)
         self.children = []
+        use_up_small_pids()
         self.listen(t)
         t.cleanups.append(self.close)
 

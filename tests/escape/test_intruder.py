@@ -119,6 +119,7 @@ EXPECTED = {
     "load a BPF program": NO_PRIVILEGE | {"EACCES"},
     "watch a processor": NO_PRIVILEGE | {"EACCES", "ENOENT"},
     "catch the kernel's page faults": NO_PRIVILEGE,
+    "grow a log without end": {"EFBIG"},
 }
 # The jail alone does not stop these, which is known; src/jail/attempts.h and test_hostile_monitor.py show what does.
 LEFT = {
@@ -183,7 +184,7 @@ def judge(world, name, outcome, count):
         return None
     if outcome not in EXPECTED[name] or (count is not None and count > PROCESSES_AT_MOST):
         return GOT_THROUGH, f"{outcome}, {count}" if count else outcome
-    return BLOCKED, "limit" if name == "fork without end" else "jail"
+    return BLOCKED, "limit" if name.endswith("without end") else "jail"
 
 
 def attack(t, backend, user):
@@ -217,18 +218,24 @@ def backends(t):
     return ("qemu", "ironclaw", "firecracker")
 
 
-def test_jail(t):
-    for backend in backends(t)[:2]:
-        for user in users():
-            attack(t, backend, user)
+def attack_all(t, backend):
+    if backend not in backends(t):
+        t.skip("no /dev/kvm here, or no right to make it look like hardware")
+    for user in users():
+        attack(t, backend, user)
+
+
+def test_jail_of_qemu(t):
+    attack_all(t, "qemu")
+
+
+def test_jail_of_ironclaw(t):
+    attack_all(t, "ironclaw")
 
 
 def test_jail_of_firecracker(t):
     """Which has the code of ironclaw's backend, but for the program and its devices."""
-    if "firecracker" not in backends(t):
-        t.skip("no /dev/kvm here, or no right to make it look like hardware")
-    for user in users():
-        attack(t, "firecracker", user)
+    attack_all(t, "firecracker")
 
 
 test_jail_of_firecracker.asked_for = True
@@ -260,7 +267,7 @@ def test_without_a_jail(t):
                                **victim(world, jail="off"))
         for role, outcome in outcomes.items():
             assert role != "qemu" or outcome.fds
-            failed = {name: result for name in wanted for result in [outcome.tries[name]] if result[0] != "done"}
+            failed = {name: result for name in wanted for result in [outcome.tries[name]] if result[0] not in ("done", "ENOSYS")}  # not in every kernel
             if role != "monitor":
                 failed = {name: result for name, result in failed.items() if "agent" not in name}
             assert not failed, f"{user}'s {role}: not attempts that a jail could stop: {failed}"
@@ -311,10 +318,8 @@ def test_run_directory(t):
     def check(world, run, _):
         assert world.ic("ps", libexec=run.libexec).returncode == 0
 
-    backend = backends(t)[-1]
     for user in users():
-        for evil in ("owner", "deep", "closed"):
-            with_evil(t, backend, user, evil, check)
+        with_evil(t, backends(t)[-1], user, "directory", check)
 
 
 def test_alive(t):

@@ -26,6 +26,7 @@ struct backend_start {
     const char *mark;        /* PROCESS_MARK_ENV of the children */
     const char *kernel_args; /* the agent's part of the kernel command line */
     int rootfs_fd;           /* read-only */
+    uint64_t max_file_bytes; /* of logs, and of the overlay's file */
     int overlay_fd;       /* of record->overlay_path: read-write, with its lock; -1: none. The VM's processes keep it */
     const char *uds_path; /* where the guest's vsock is to be reached; nothing is there yet */
     int console_fd, log_fd, alive_fd;
@@ -52,7 +53,7 @@ enum {
     BACKEND_PAUSE = 1 << 0,
     BACKEND_SNAPSHOT = 1 << 1,
     BACKEND_PERMISSIVE = 1 << 2, /* its filters are ours, so that they can be told to refuse nothing */
-    BACKEND_LIMITS = 1 << 3, /* max_lifetime_ms, max_connections */
+    BACKEND_LIMITS = 1 << 3,     /* max_lifetime_ms, max_connections */
 };
 
 struct backend {

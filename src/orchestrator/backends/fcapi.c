@@ -302,6 +302,7 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
             .err_fd = start->log_fd,
             .keep_fds = keep,
             .keep_count = start->overlay_fd >= 0 ? 3 : 2,
+            .max_file_bytes = start->max_file_bytes,
             .die_with_parent = start->die_with_parent,
     };
     struct jail jail;

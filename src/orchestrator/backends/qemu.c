@@ -242,10 +242,13 @@ static int spawn(struct backend_child *ret, struct args *a, const struct backend
             .err_fd = start->log_fd,
             .keep_fds = keep,
             .keep_count = keep_count,
+            .max_file_bytes = start->max_file_bytes,
             .die_with_parent = start->die_with_parent,
             .filter = filter,
     };
 
+    if (filter) /* QEMU, whose guest memory is a file to this limit */
+        options.max_file_bytes = MAX(options.max_file_bytes, (uint64_t)start->record->memory_mib << 20);
     if (a->failed)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     return confine_spawn(start->confine, &options, jail, start->record, &ret->id, &ret->pidfd, error);

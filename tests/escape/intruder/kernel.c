@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -293,6 +294,19 @@ static int take_memory(void)
     return 0;
 }
 
+/* As far as a disk may go: nothing is written. */
+static int grow_log(void)
+{
+    struct stat st;
+
+    if (fstat(STDERR_FILENO, &st) < 0)
+        return errno;
+    signal(SIGXFSZ, SIG_IGN);
+    if (ftruncate(STDERR_FILENO, (off_t)1 << 40) < 0)
+        return errno;
+    return ftruncate(STDERR_FILENO, st.st_size) < 0 ? errno : 0;
+}
+
 const struct attempt kernel_attempts[] = {
         {"run a shell", exec_shell},
         {"map memory as code", map_code},
@@ -333,6 +347,7 @@ const struct attempt kernel_attempts[] = {
         {"watch a processor", watch_processor},
         {"catch the kernel's page faults", kernel_faults},
         {"set up an io_uring", io_uring},
+        {"grow a log without end", grow_log},
         {"take memory without end", take_memory},
         {NULL, NULL},
 };

@@ -148,6 +148,13 @@ static void close_directories(void)
     }
 }
 
+static void make_mess(void)
+{
+    claim_another();
+    dig();
+    close_directories();
+}
+
 /* The lock by which the host sees that somebody lives: of a file that can be read, and is not the image. */
 static void unlock(void)
 {
@@ -195,12 +202,8 @@ void be_ready(const char *api_path)
     evil = plan("evil");
     if (strcmp(evil, "sockets") == 0)
         replace_sockets();
-    else if (strcmp(evil, "owner") == 0)
-        claim_another();
-    else if (strcmp(evil, "deep") == 0)
-        dig();
-    else if (strcmp(evil, "closed") == 0)
-        close_directories();
+    else if (strcmp(evil, "directory") == 0)
+        make_mess();
     else if (strcmp(evil, "unlock") == 0)
         unlock();
     else if (strcmp(evil, "babble") == 0)
