@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <pwd.h>
 #include <stdarg.h>
@@ -20,6 +19,8 @@
 /* Left to others: a part of the file system, of a large one so many bytes. */
 #define ROOM_PART  20
 #define ROOM_BYTES ((uint64_t)512 << 20)
+
+#define DEPTH_MAX 32u /* directories open at a time */
 
 static char *format(const char *fmt, ...) _printf_(1, 2);
 static char *format(const char *fmt, ...)
@@ -177,120 +178,115 @@ int path_check_room(const char *dir, struct ic_error *error)
             (unsigned long long)(left >> 20));
 }
 
-static _Thread_local dev_t remove_dev; /* nftw(3) hands nothing through */
-
-/* Is the directory that it lies in one of the tree's own file system? Of directories this can be told by the device;
- * files of an overlay have the devices of its layers, so FTW_MOUNT would leave them. 0, EXDEV, or why it can't be told.
- */
-static int check_file_system(const char *path, const struct stat *st, bool is_dir, int base)
-{
-    char parent[PATH_MAX];
-    struct stat there;
-
-    if (is_dir)
-        return st->st_dev == remove_dev ? 0 : EXDEV;
-    if (base == 0)
-        return 0;
-    if ((size_t)snprintf(parent, sizeof(parent), "%.*s", base, path) >= sizeof(parent))
-        return ENAMETOOLONG;
-    if (stat(parent, &there) < 0)
-        return errno;
-    return there.st_dev == remove_dev ? 0 : EXDEV;
-}
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    int r = ftw->level > 0 ? check_file_system(path, st, flag == FTW_DP || flag == FTW_DNR, ftw->base) : 0;
-
-    if (r != 0)
-        return r;
-    return remove(path) < 0 && errno != ENOENT ? errno : 0;
-}
-
 /*
- * What nftw(3) can't remove, and who may write in a tree can make on purpose: directories deeper than a path can name,
- * or closed to their owner. Here each is opened from the top, those in it are lifted to the top, the rest of it goes.
+ * Removing a tree in which somebody else may write, even now: a process that was taken over and could not be ended, or
+ * is not known. So each directory is opened from the one above it, no link is followed, and what is removed is a name
+ * in a directory that is open. Who may write in it can also close directories to their owner, or nest them deeper than
+ * there are descriptors or a stack for: from DEPTH_MAX on they are lifted to the top and come last.
  */
-static bool is_own_dir(int dir, const char *name)
+struct removal {
+    int top_fd;
+    dev_t dev; /* another file system's directories stay */
+    unsigned long lifted;
+};
+
+static int open_own_dir(const struct removal *rm, int dir_fd, const char *name, DIR **ret)
 {
+    _cleanup_(fd_closep) int place_fd = openat(dir_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), fd = -1;
+    char by_fd[40];
     struct stat st;
 
-    if (name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0')))
-        return false;
-    if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode) || st.st_dev != remove_dev)
-        return false;
-    return (st.st_mode & 0700) == 0700 || fchmodat(dir, name, 0700, 0) == 0;
+    if (place_fd < 0 || fstat(place_fd, &st) < 0)
+        return -errno;
+    if (st.st_dev != rm->dev)
+        return -EXDEV;
+    if ((st.st_mode & 0700) != 0700) {
+        (void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", place_fd);
+        (void)chmod(by_fd, 0700); /* opening says it if that failed */
+    }
+    fd = openat(place_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *ret = fd < 0 ? NULL : fdopendir(fd);
+    if (!*ret)
+        return -errno;
+    (void)TAKE_FD(fd);
+    return 0;
 }
 
-static int lift(int top, int dir, const char *name, unsigned long *number)
+static int lift(struct removal *rm, int dir_fd, const char *name)
 {
     char to[32];
     int r;
 
     do {
-        (void)snprintf(to, sizeof(to), "lifted-%lu", (*number)++);
-        r = renameat2(dir, name, top, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
+        (void)snprintf(to, sizeof(to), "lifted-%lu", rm->lifted++);
+        r = renameat2(dir_fd, name, rm->top_fd, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
     } while (r == -EEXIST);
     return r;
 }
 
-static int lift_and_remove(int top, const char *name, unsigned long *number)
-{
-    int fd = openat(top, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r = 0;
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
+static int remove_contents(struct removal *rm, DIR *dir, unsigned depth);
 
-    if (!dir) {
-        r = -errno;
-        fd_close(fd);
+static int remove_name(struct removal *rm, int dir_fd, const char *name, unsigned depth)
+{
+    int no_file = unlinkat(dir_fd, name, 0) < 0 ? -errno : 0, r;
+    DIR *dir;
+
+    if (no_file == 0 || no_file == -ENOENT)
+        return 0;
+    r = open_own_dir(rm, dir_fd, name, &dir);
+    if (r == -ENOTDIR || r == -ELOOP)
+        return no_file;
+    if (depth == DEPTH_MAX || r == -EMFILE) {
+        if (r == 0)
+            (void)closedir(dir);
+        return depth == 0 ? r : lift(rm, dir_fd, name);
+    }
+    if (r < 0)
         return r;
-    }
-    while (r == 0 && (entry = readdir(dir))) {
-        if (is_own_dir(fd, entry->d_name))
-            r = lift(top, fd, entry->d_name, number);
-        else if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            r = unlinkat(fd, entry->d_name, 0) < 0 ? -errno : 0;
-    }
-    closedir(dir);
-    return r == 0 && unlinkat(top, name, AT_REMOVEDIR) < 0 ? -errno : r;
+    r = remove_contents(rm, dir, depth + 1);
+    (void)closedir(dir);
+    return r == 0 && unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : r;
 }
 
-/* Until no directory is left in it that could be removed. */
-static void flatten(const char *path)
+static int remove_contents(struct removal *rm, DIR *dir, unsigned depth)
 {
-    int fd = chmod(path, 0700) < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    unsigned long number = 0;
     struct dirent *entry;
-    bool removed = dir != NULL;
+    int r = 0;
 
-    while (removed) {
-        removed = false;
-        rewinddir(dir);
-        while ((entry = readdir(dir)))
-            removed |=
-                    is_own_dir(dirfd(dir), entry->d_name) && lift_and_remove(dirfd(dir), entry->d_name, &number) == 0;
+    while (r == 0 && (entry = readdir(dir))) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            r = remove_name(rm, dirfd(dir), entry->d_name, depth);
     }
-    if (dir)
-        closedir(dir);
-    else
-        fd_close(fd);
+    return r;
+}
+
+static int remove_top(const char *path, const struct stat *st)
+{
+    struct removal rm = {.dev = st->st_dev};
+    unsigned long before;
+    DIR *dir;
+    int r = open_own_dir(&rm, AT_FDCWD, path, &dir);
+
+    if (r < 0)
+        return r;
+    rm.top_fd = dirfd(dir);
+    do {
+        before = rm.lifted;
+        rewinddir(dir);
+        r = remove_contents(&rm, dir, 0);
+    } while (r == 0 && rm.lifted != before);
+    (void)closedir(dir);
+    return r == 0 && rmdir(path) < 0 ? -errno : r;
 }
 
 int path_remove_tree(const char *path, struct ic_error *error)
 {
+    int r = unlink(path) < 0 ? -errno : 0;
     struct stat st;
-    int r;
 
-    remove_dev = lstat(path, &st) == 0 ? st.st_dev : 0;
-    r = nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
-    if (r == ENAMETOOLONG || r == ENOTEMPTY || r == EACCES) {
-        flatten(path);
-        r = nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
-    }
-    if (r < 0 && errno != ENOENT)
-        return ic_fail_errno(error, -errno, "remove %s", path);
-    return r > 0 ? ic_fail_errno(error, -r, "remove %s", path) : 0;
+    if (r < 0 && lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        r = remove_top(path, &st);
+    return r < 0 && r != -ENOENT ? ic_fail_errno(error, r, "remove %s", path) : 0;
 }
 
 bool path_vm_id_ok(const char *id)

@@ -215,6 +215,21 @@ static bool is_state_dir(const char *target, const char *vm_id)
     return target[0] == '/' && n > (size_t)len && strcmp(target + n - (size_t)len, end) == 0;
 }
 
+/* Does a VM of ours that has not ended have the name? Its run directory goes with it; until then the link, which its
+ * processes can change, is not asked. */
+static bool is_ours(const char *vm_id)
+{
+    struct record record;
+    bool ended;
+    int r = table_read(&record, vm_id, NULL);
+
+    if (r < 0)
+        return r != -IC_ERR_NOT_FOUND;
+    ended = state_is_final(record.state);
+    record_deinit(&record);
+    return !ended;
+}
+
 /* True when the directory may go: its record is gone (*ret_target says where that was), or it may be half made. */
 static bool run_dir_is_orphan(int run_fd, const char *vm_id, char ret_target[TARGET_SIZE])
 {
@@ -225,11 +240,11 @@ static bool run_dir_is_orphan(int run_fd, const char *vm_id, char ret_target[TAR
     n = readlinkat(run_fd, link, ret_target, TARGET_SIZE - 1);
     ret_target[n > 0 ? n : 0] = '\0';
     if (n < 0)
-        return errno == ENOENT;
+        return errno == ENOENT && !is_ours(vm_id);
     if (!is_state_dir(ret_target, vm_id))
         return false;
     /* Another state directory's VMs are that one's business, as long as it knows them. */
-    return access(ret_target, F_OK) < 0 && errno == ENOENT;
+    return access(ret_target, F_OK) < 0 && errno == ENOENT && !is_ours(vm_id);
 }
 
 static bool is_socket(int dir_fd, const char *name)

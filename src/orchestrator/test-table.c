@@ -580,6 +580,28 @@ static void removes_a_run_directory_that_lies(void **state)
     record_deinit(&record);
 }
 
+/* Nor can it have reap take the directory of a VM that lives, whose sockets others use. */
+static void keeps_the_run_directory_of_a_living_liar(void **state)
+{
+    char path[512], link[512];
+    struct table_entry entry;
+    struct record record;
+
+    make_vm("alive", IC_VM_READY, false, &entry, &record);
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    (void)snprintf(link, sizeof(link), "%s/state", record.run_dir);
+    (void)snprintf(path, sizeof(path), "%s/nowhere/vms/alive", (const char *)*state);
+    assert_int_equal(unlink(link), 0);
+    assert_int_equal(table_reap(&error), 0);
+    assert_true(in_home(*state, "run/alive"));
+    assert_int_equal(symlink(path, link), 0);
+    assert_int_equal(table_reap(&error), 0);
+    assert_true(in_home(*state, "run/alive"));
+    assert_int_equal(table_settle(&entry, &record, &error), 0);
+    assert_false(in_home(*state, "run/alive"));
+    record_deinit(&record);
+}
+
 static void survives_creators_killed_at_random(void **state)
 {
     char path[512];
@@ -699,6 +721,7 @@ int main(void)
             cmocka_unit_test(refuses_directories_of_others),
             cmocka_unit_test(refuses_links_of_others),
             cmocka_unit_test(removes_a_run_directory_that_lies),
+            cmocka_unit_test(keeps_the_run_directory_of_a_living_liar),
             cmocka_unit_test(survives_creators_killed_at_random),
             cmocka_unit_test(removal_stops_at_mounts),
     };
