@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -22,6 +24,7 @@
 #define ORPHAN_TIMEOUT_MS 1000u
 #define SUFFIX_SIZE       12u
 #define PROBE_TIMEOUT_MS  5000u
+#define PROBE_NAME        "+probe-" /* and a pid; no VM's id has a plus */
 
 /* Memory beside the guest's: the monitor's own, page tables, page cache of the image; the emulator's translated code.
  * Threads: vCPUs and what else a monitor has. */
@@ -80,6 +83,8 @@ static bool is_known(const char *name, void *userdata)
 {
     _cleanup_(freep) char *dir = NULL;
 
+    if (strncmp(name, PROBE_NAME, strlen(PROBE_NAME)) == 0)
+        return kill((pid_t)strtol(name + strlen(PROBE_NAME), NULL, 10), 0) == 0 || errno != ESRCH;
     /* When it can't be told, it stays. */
     return path_in(&dir, NULL, IC_PATH_STATE, "vms/%.*s", (int)strcspn(name, "."), name) < 0 ||
            access(dir, F_OK) == 0 || errno != ENOENT;
@@ -125,28 +130,63 @@ static bool may_give_ids(void)
     return false;
 }
 
+/* Why root's VMs can have no id of their own here; NULL: they can. */
+static const char *no_ids(void)
+{
+    if (!may_mount())
+        return "it keeps root's id: root lacks CAP_SYS_ADMIN here, and another id would find none of its files";
+    return may_give_ids() ? NULL : "it keeps root's id: the user namespace around root here has no ids for VMs";
+}
+
 /* What the image store keeps in its private directories may be readable there, so that the VM's user, who gets only
- * that file, can read it. Images of earlier versions are not. */
+ * that file, can read it. Images of earlier versions are not. Links are followed first: what they lead out of the store
+ * to is not ours to open to all. */
 static bool readable_by_all(const char *path)
 {
-    _cleanup_(freep) char *data = NULL;
+    _cleanup_(freep) char *data = NULL, *real_data = NULL, *real = NULL;
+    _cleanup_(fd_closep) int fd = -1;
     struct stat st;
+    size_t len;
 
     if (!path || stat(path, &st) < 0 || (st.st_mode & S_IROTH))
         return true; /* none, or whoever opens it will say what is wrong */
-    return path_of(IC_PATH_DATA, &data, NULL) == 0 && strncmp(path, data, strlen(data)) == 0 &&
-           path[strlen(data)] == '/' && st.st_uid == geteuid() && chmod(path, (st.st_mode & 0777) | 0444) == 0;
+    if (path_of(IC_PATH_DATA, &data, NULL) < 0 || !(real_data = realpath(data, NULL)) || !(real = realpath(path, NULL)))
+        return false;
+    len = strlen(real_data);
+    if (strncmp(real, real_data, len) != 0 || real[len] != '/')
+        return false;
+    fd = open(real, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+           fchmod(fd, (st.st_mode & 0777) | 0444) == 0;
+}
+
+/* By descriptor, and only what table_make_run_dir() made: whoever can change a directory above it must not have us give
+ * away another one. */
+static int give_run_dir(const struct record *record, uid_t uid)
+{
+    _cleanup_(fd_closep) int fd = open(record->run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char ready[16];
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_ino != record->run_dir_inode || st.st_uid != geteuid())
+        return -ESTALE;
+    (void)snprintf(ready, sizeof(ready), "v_%u", WIRE_READY_PORT);
+    if (fchownat(fd, ready, uid, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+        return -errno;
+    return fchown(fd, uid, (gid_t)-1) < 0 ? -errno : 0;
 }
 
 /* root's VMs get an id of their own; nobody else can give one. */
 static int choose_user(struct confine *c, struct record *record, struct ic_error *error)
 {
     const char *const files[] = {record->kernel_path, record->initrd_path, record->rootfs_path};
-    char path[PATH_MAX];
     uint32_t random;
+    int r;
 
-    if (geteuid() != 0 || !may_mount() || !may_give_ids())
-        return 0; /* the stages themselves will say what can't be had */
+    if (geteuid() != 0 || (c->no_ids = no_ids()))
+        return 0;
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
         if (!readable_by_all(files[i])) {
             (void)snprintf(record->jail[JAIL_USER], sizeof(record->jail[0]), "%.120s is for its owner only; chmod a+r",
@@ -157,10 +197,8 @@ static int choose_user(struct confine *c, struct record *record, struct ic_error
     if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
         return ic_fail_errno(error, -errno, "random numbers");
     c->uid = CONFINE_UID_FIRST + random % CONFINE_UID_COUNT;
-    (void)snprintf(path, sizeof(path), "%s/v_%u", record->run_dir, WIRE_READY_PORT);
-    if (lchown(record->run_dir, c->uid, (gid_t)-1) < 0 || (lchown(path, c->uid, (gid_t)-1) < 0 && errno != ENOENT))
-        return ic_fail_errno(error, -errno, "%s: giving it to the VM's user", record->run_dir);
-    return 0;
+    r = give_run_dir(record, c->uid);
+    return r < 0 ? ic_fail_errno(error, r, "%s: giving it to the VM's user", record->run_dir) : 0;
 }
 
 int confine_give_file(const struct confine *c, int fd, const char *path, struct ic_error *error)
@@ -199,8 +237,8 @@ int confine_init(struct confine *ret, struct record *record, struct ic_error *er
     if (r < 0)
         return r;
     record->uid = c.uid;
-    if (c.mode == IC_JAIL_STRICT && record->jail[JAIL_USER][0])
-        return refuse(record, JAIL_USER, record->jail[JAIL_USER], error);
+    if (c.mode == IC_JAIL_STRICT && (c.no_ids || record->jail[JAIL_USER][0]))
+        return refuse(record, JAIL_USER, c.no_ids ?: record->jail[JAIL_USER], error);
     make_group(&c, record);
     *ret = c;
     if (c.mode == IC_JAIL_STRICT && c.cgroup_error)
@@ -304,8 +342,7 @@ int confine_probe(struct record *record, char *const *argv, struct ic_error *err
     struct process_options options = {
             .size = sizeof(options), .path = argv[0], .argv = argv, .mark = "probe", .die_with_parent = true};
     uint64_t deadline = deadline_after_ms(PROBE_TIMEOUT_MS);
-    struct confine c = {
-            .mode = IC_JAIL_AUTO, .cgroup_fd = -1, .processes = record->vcpu_count + PIDS_BESIDE_VCPUS};
+    struct confine c = {.mode = IC_JAIL_AUTO, .cgroup_fd = -1, .processes = record->vcpu_count + PIDS_BESIDE_VCPUS};
     struct process_id id = {0};
     struct jail jail;
     int r = null_fd < 0 ? -errno : fd_above_stdio(&null_fd);
@@ -313,8 +350,9 @@ int confine_probe(struct record *record, char *const *argv, struct ic_error *err
     if (r < 0)
         return ic_fail_errno(error, r, "/dev/null");
     options.out_fd = options.err_fd = null_fd;
-    if (geteuid() == 0 && may_mount() && may_give_ids())
+    if (geteuid() == 0 && !(c.no_ids = no_ids()))
         c.uid = CONFINE_UID_FIRST;
+    (void)snprintf(record->vm_id, sizeof(record->vm_id), PROBE_NAME "%ld", (long)getpid());
     make_group(&c, record);
     r = confine_jail(&c, &jail, argv[0], error);
     if (r == 0)
@@ -358,6 +396,9 @@ static void note(struct record *record, const struct confine *c, const struct ja
             e = c->cgroup_error;
         if (e != 0 && !record->jail[stage][0])
             (void)snprintf(record->jail[stage], sizeof(record->jail[0]), "%s", reason_of(e));
+        /* A user namespace around root's own id is not what the stage promises. */
+        if (stage == JAIL_USER && c->no_ids && !record->jail[stage][0])
+            (void)snprintf(record->jail[stage], sizeof(record->jail[0]), "%s", c->no_ids);
     }
 }
 

@@ -17,6 +17,7 @@
 struct confine {
     enum ic_jail mode;
     uid_t uid;          /* 0: the caller's */
+    const char *no_ids; /* why not, of root's VMs; NULL: they can have one, or it is not root who starts */
     unsigned processes; /* at most, of all and so of each */
     int cgroup_fd;
     int cgroup_error; /* errno; with the reason in record->jail */
@@ -41,7 +42,7 @@ int confine_spawn(const struct confine *confine, const struct process_options *w
         struct record *record, struct process_id *ret, int *ret_pidfd, struct ic_error *error);
 
 /* What a VM's jail would have here: starts `argv` (ends by itself) in one of mode auto, with record->jail to show for
- * it. */
+ * it. Its group is none that a VM can have. */
 int confine_probe(struct record *record, char *const *argv, struct ic_error *error);
 
 /* Did the kernel end processes of the VM because its group's memory limit was reached? */

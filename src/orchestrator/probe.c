@@ -254,7 +254,7 @@ static void check_jail(struct ic_host_report *report)
 {
     _cleanup_(freep) char *program = backend_libexec("ironclaw-vsock");
     char *argv[] = {program, (char *)"--version", NULL}, missing[160] = "";
-    struct record record = {.vm_id = "doctor", .vcpu_count = 1, .memory_mib = 64};
+    struct record record = {.vcpu_count = 1, .memory_mib = 64};
     struct ic_error error;
     size_t len = 0;
 

@@ -131,6 +131,18 @@ def test_strict(t):
     t.error("run", "--strict", "--jail", "off", "--", "true", status=USAGE, words=["--strict", "exclude"])
 
 
+def test_doctor_harms_nobody(t):
+    """Its trial has a group of its own, whatever VMs are called, and others' commands leave it alone."""
+    with t.vm("doctor"):
+        doctors = [t.start("doctor", "--json") for _ in range(2)]
+        t.ic("ps", rc=0)
+        for doctor in doctors:
+            out, _ = doctor.communicate(timeout=t.remaining())
+            jail = next(c for c in json.loads(out)["checks"] if c["name"] == "jail")
+            assert jail["status"] != "failed", jail
+        t.ic("exec", "doctor", "--", "true", rc=0)
+
+
 def test_off_is_said(t):
     result = t.ic("run", "--keep", "--name", "loose", "--jail", "off", "--", "true", rc=0)
     assert "jail is without: all" in result.errors, result
@@ -217,3 +229,24 @@ def test_container_without_namespaces(t):
     stages = inspect(t, "inner")["jail"]["stages"]
     assert "max_user_namespaces" in stages["user"] and stages["root"] == "done", stages
     t.ic("rm", "-f", "inner", rc=0)
+
+
+def test_root_of_a_container(t):
+    """A root that has no ids to give keeps its own for the VM: that is no user of the VM's own, and is not called so."""
+    if subprocess.run(["unshare", "-Ur", "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+        t.skip("no user namespaces here")
+
+    def run(*options):
+        argv = ["unshare", "-Ur", *t.argv("run", *options, "--", "true")]
+        return subprocess.run(argv, check=False, env=t.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=t.remaining())
+
+    result = run("--keep", "--name", "inner")
+    if b"/dev/kvm" in result.stderr:
+        t.skip("/dev/kvm is for another group than root's")
+    assert result.returncode == 0, result
+    stages = inspect(t, "inner")["jail"]["stages"]
+    assert "keeps root's id" in stages["user"] and stages["root"] == "done", stages
+    t.ic("rm", "-f", "inner", rc=0)
+    result = run("--strict")
+    assert result.returncode == FAILED and b"jail strict" in result.stderr, result

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What root gives away when a VM gets an id of its own: only what is its own, whatever lies in its place. */
+#include "orchestrator/test-util.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "orchestrator/confine.h"
+#include "orchestrator/table.h"
+
+static struct ic_error error;
+
+static struct stat stat_of(const char *path)
+{
+    struct stat st;
+
+    assert_int_equal(lstat(path, &st), 0);
+    return st;
+}
+
+/* A claimed VM with its run directory, and a kernel for its owner only in the image store. */
+static void make(const char *home, struct table_entry *entry, struct record *record)
+{
+    char path[300];
+
+    *record = sample_record("given");
+    record->jail_mode = IC_JAIL_AUTO;
+    assert_int_equal(table_claim(entry, record, NULL, &error), 0);
+    assert_int_equal(table_make_run_dir(entry, record, &error), 0);
+    (void)snprintf(path, sizeof(path), "%s/data", home);
+    assert_int_equal(path_make_dir(path, &error), 0);
+    assert_true(asprintf(&record->kernel_path, "%s/data/kernel", home) > 0);
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, record->kernel_path, "x", 1, 0600), 0);
+}
+
+static int init(struct confine *ret, struct record *record)
+{
+    int r = confine_init(ret, record, &error);
+
+    confine_deinit(ret);
+    assert_int_equal(confine_end(record, deadline_after_ms(5000)), 0);
+    if (r == 0 && ret->uid == 0 && !record->jail[JAIL_USER][0])
+        skip(); /* not root, or root of a container that has no ids to give */
+    return r;
+}
+
+static void end(struct table_entry *entry, struct record *record)
+{
+    assert_int_equal(table_remove(entry, record, &error), 0);
+    record_deinit(record);
+}
+
+static void gives_its_own(void **state)
+{
+    struct confine confine = {0};
+    struct table_entry entry;
+    struct record record;
+    int r;
+
+    make(*state, &entry, &record);
+    r = init(&confine, &record);
+    assert_int_equal(r, 0);
+    assert_true(confine.uid >= CONFINE_UID_FIRST && record.uid == confine.uid);
+    assert_int_equal(stat_of(record.run_dir).st_uid, confine.uid);
+    assert_int_equal(stat_of(record.kernel_path).st_mode & 07777, 0644);
+    assert_int_equal(stat_of(record.kernel_path).st_uid, geteuid());
+    end(&entry, &record);
+}
+
+/* Who can write above the run directory puts another one of root's in its place, or a link to it. */
+static void gives_no_other_directory(void **state)
+{
+    char aside[300], other[300];
+
+    (void)snprintf(aside, sizeof(aside), "%s/aside", (const char *)*state);
+    (void)snprintf(other, sizeof(other), "%s/other", (const char *)*state);
+    for (unsigned link = 0; link < 2; link++) {
+        struct confine confine = {0};
+        struct table_entry entry;
+        struct record record;
+
+        make(*state, &entry, &record);
+        assert_int_equal(rename(record.run_dir, aside), 0);
+        assert_int_equal(mkdir(link ? other : record.run_dir, 0700), 0);
+        assert_int_equal(link ? symlink(other, record.run_dir) : 0, 0);
+        assert_true(init(&confine, &record) < 0);
+        assert_int_equal(stat_of(link ? other : record.run_dir).st_uid, geteuid());
+        assert_int_equal(link ? unlink(record.run_dir) : rmdir(record.run_dir), 0);
+        assert_int_equal(rename(aside, record.run_dir), 0);
+        assert_int_equal(link ? rmdir(other) : 0, 0);
+        end(&entry, &record);
+    }
+}
+
+static void opens_nothing_outside_the_store(void **state)
+{
+    struct confine confine = {0};
+    struct table_entry entry;
+    struct record record;
+    char secret[300];
+
+    make(*state, &entry, &record);
+    (void)snprintf(secret, sizeof(secret), "%s/secret", (const char *)*state);
+    assert_int_equal(fd_write_file_atomic(AT_FDCWD, secret, "x", 1, 0600), 0);
+    assert_int_equal(unlink(record.kernel_path), 0);
+    assert_int_equal(symlink(secret, record.kernel_path), 0);
+    assert_int_equal(init(&confine, &record), 0);
+    assert_int_equal(stat_of(secret).st_mode & 07777, 0600);
+    assert_int_equal(confine.uid, 0);
+    assert_non_null(strstr(record.jail[JAIL_USER], "for its owner only"));
+    free(record.kernel_path);
+    assert_true(asprintf(&record.kernel_path, "%s/data/../secret", (const char *)*state) > 0);
+    assert_int_equal(init(&confine, &record), 0);
+    assert_int_equal(stat_of(secret).st_mode & 07777, 0600);
+    assert_int_equal(unlink(secret), 0);
+    end(&entry, &record);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+            cmocka_unit_test(gives_its_own),
+            cmocka_unit_test(gives_no_other_directory),
+            cmocka_unit_test(opens_nothing_outside_the_store),
+    };
+
+    if (geteuid() != 0) {
+        (void)fprintf(stderr, "skipped: only root gives files away\n");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, home_setup, home_teardown);
+}
