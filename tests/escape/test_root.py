@@ -219,7 +219,7 @@ def attack(t, *attacks, options=(), quiet=QUIET, ends=False):
         else:
             raise Failure(f"{GUESTS} guests did not suffice; the last words: {lines[-1]}")
         check_neighbour(t)
-    stopped = [what for _, what, _, how in t.attempts if how == "guest stopped"]
+    stopped = [attempt for attempt in t.attempts if attempt[-1] == "guest stopped"]
     assert ends or len(stopped) <= STOPPED, f"attempts that nothing answered, and nothing after them: {stopped}"
     assert made > 0, "no attempt was made"
     assert t.digests() == before, "the image changed"
