@@ -104,6 +104,7 @@ static int open_log(const struct world *w, const char *name)
 static void world_init(struct world *w, const uint8_t *code, size_t len)
 {
     static const char disk[DISK_SIZE];
+    struct stat st;
 
     *w = (struct world){.dir = "/tmp/ironclaw-test-XXXXXX"};
     assert_non_null(mkdtemp(w->dir));
@@ -122,6 +123,8 @@ static void world_init(struct world *w, const uint8_t *code, size_t len)
             .die_with_parent = true,
             .monitor.pidfd = -1,
             .vsock.pidfd = -1};
+    assert_int_equal(stat(w->dir, &st), 0);
+    w->record.run_dir_inode = st.st_ino;
     assert_int_equal(confine_init(&w->confine, &w->record, &error), 0);
     w->start.confine = &w->confine;
     w->start.console_fd = open_log(w, "console.log");
