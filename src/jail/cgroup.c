@@ -280,6 +280,17 @@ int cgroup_end(const char *path, uint64_t deadline)
     return 0;
 }
 
+int cgroup_end_named(const char *name, uint64_t deadline)
+{
+    char base[PATH_MAX / 2], path[PATH_MAX];
+
+    if (find_base(base, sizeof(base)) < 0)
+        return 0; /* nor could it be made */
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s", base, name) >= sizeof(path))
+        return -ENAMETOOLONG;
+    return cgroup_end(path, deadline);
+}
+
 bool cgroup_was_oom(const char *path)
 {
     _cleanup_(freep) char *text = NULL;

@@ -33,6 +33,9 @@ int cgroup_make(
 /* Kills what is in the group and removes it. 0 also when it is gone already; -ETIMEDOUT past the deadline (clock.h). */
 int cgroup_end(const char *path, uint64_t deadline);
 
+/* The same for the group that cgroup_make() would make by this name. */
+int cgroup_end_named(const char *name, uint64_t deadline);
+
 /* Did the kernel kill in it for lack of memory? */
 bool cgroup_was_oom(const char *path);
 

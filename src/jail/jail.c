@@ -66,7 +66,9 @@ static long clone_with(const struct jail *jail, bool group, bool spaces, int *re
     return pid;
 }
 
-/* Which of the two a refusal means is not said, so they are left out in turns; the errno is that of the whole. */
+/* Which of the two a refusal means is not said, so they are left out in turns; the errno is that of the whole. That
+ * there are too many processes, in the group or above it, or too little memory is no refusal of a stage: a start that
+ * went on without the group would get around just that limit. */
 pid_t jail_clone(const struct jail *jail, struct jail_report *ret, int *ret_pidfd)
 {
     const bool group = jail->skip[JAIL_CGROUP] == 0, spaces = jail->skip[JAIL_NAMESPACES] == 0;
@@ -91,7 +93,7 @@ pid_t jail_clone(const struct jail *jail, struct jail_report *ret, int *ret_pidf
             ret->error[JAIL_CGROUP] = 0;
         if (pid >= 0 && tries[i].spaces)
             ret->error[JAIL_NAMESPACES] = 0;
-        if (pid >= 0)
+        if (pid >= 0 || pid == -EAGAIN || pid == -ENOMEM)
             break;
     }
     return (pid_t)pid;
@@ -197,12 +199,30 @@ static int drop_capabilities(void)
     return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
 }
 
+/*
+ * Of a core dump that goes to a program, as systemd's and Ubuntu's do, the kernel regards no limit but 1, which means
+ * none of them; and to a file it writes none below a page. (fs/coredump.c; "1" is also what its own helpers have.) Who
+ * was started with 0 can't have 1 again.
+ */
+static int limit_core(void)
+{
+    struct rlimit core;
+
+    if (getrlimit(RLIMIT_CORE, &core) < 0)
+        return -errno;
+    core.rlim_cur = core.rlim_max = MIN(core.rlim_max, (rlim_t)1);
+    return setrlimit(RLIMIT_CORE, &core) < 0 ? -errno : 0;
+}
+
 static int lower_limits(const struct jail *jail)
 {
-    static const int zero[] = {RLIMIT_CORE, RLIMIT_MSGQUEUE, RLIMIT_RTPRIO};
+    static const int zero[] = {RLIMIT_MSGQUEUE, RLIMIT_RTPRIO};
     const struct rlimit none = {0};
     struct rlimit processes;
+    int r = limit_core();
 
+    if (r < 0)
+        return r;
     if (jail->processes != 0) {
         if (getrlimit(RLIMIT_NPROC, &processes) < 0)
             return -errno;

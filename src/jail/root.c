@@ -56,7 +56,6 @@ static int make_place(int root_fd, const char *path, bool directory)
 {
     char part[PATH_MAX];
     size_t len = strlen(path);
-    int fd;
 
     if (len >= sizeof(part) || len < 2 || path[0] != '/')
         return -EINVAL;
@@ -69,11 +68,8 @@ static int make_place(int root_fd, const char *path, bool directory)
     }
     if (directory)
         return mkdirat(root_fd, part, 0755) < 0 && errno != EEXIST ? -errno : 0;
-    fd = openat(root_fd, part, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0444);
-    if (fd < 0)
-        return -errno;
-    (void)close(fd);
-    return 0;
+    /* Not opened: it may be there already, in a directory that was mounted read-only before. */
+    return mknodat(root_fd, part, S_IFREG | 0444, 0) < 0 && errno != EEXIST ? -errno : 0;
 }
 
 static int attach(int root_fd, const struct jail_mount *m, int tree_fd)

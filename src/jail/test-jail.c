@@ -244,13 +244,17 @@ static void test_neighbours(void **state)
     (void)close(fd);
 }
 
+static bool may_dump; /* was looked at before the jail */
+
 static void limits(const struct place *place)
 {
     struct rlimit limit;
 
-    EXPECT(getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_max == 0);
+    /* 1: no dump to a program either; 0 only where the test itself was started with that. */
+    EXPECT(getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_max == (may_dump ? 1 : 0) &&
+            limit.rlim_cur == limit.rlim_max);
     EXPECT(getrlimit(RLIMIT_MSGQUEUE, &limit) == 0 && limit.rlim_max == 0);
-    limit.rlim_cur = limit.rlim_max = 1;
+    limit.rlim_cur = limit.rlim_max = 2;
     EXPECT_FAILS(setrlimit(RLIMIT_CORE, &limit), EPERM);
     for (unsigned i = 1; i < PROCESSES; i++) {
         pid_t pid = fork();
@@ -264,6 +268,10 @@ static void limits(const struct place *place)
 
 static void test_limits(void **state)
 {
+    struct rlimit limit;
+
+    assert_int_equal(getrlimit(RLIMIT_CORE, &limit), 0);
+    may_dump = limit.rlim_max > 0;
     in_both(limits);
 }
 
@@ -328,6 +336,29 @@ static void missing_path_fails(void **state)
     assert_int_equal(report.error[JAIL_ROOT], ENOENT);
 }
 
+static void sees_the_file(const struct place *place)
+{
+    EXPECT(open(place->readable, O_RDONLY) >= 0);
+    EXPECT_FAILS(open(place->readable, O_WRONLY), EROFS);
+}
+
+/* As a kernel below /usr/lib, which a dynamic program has anyway. */
+static void mounts_below_mounts(void **state)
+{
+    struct jail jail = {.skip = {[JAIL_CGROUP] = ENOTSUP}};
+    struct jail_report report = {0};
+    struct place place;
+
+    if (!can_jail())
+        skip();
+    make_place(&place);
+    assert_int_equal(jail_add_mount(&jail, place.dir, JAIL_READ, false), 0);
+    assert_int_equal(jail_add_mount(&jail, place.readable, JAIL_READ, false), 0);
+    assert_int_equal(run_in(&jail, geteuid(), sees_the_file, &place, &report), 0);
+    assert_int_equal(report.error[JAIL_ROOT], 0);
+    remove_place(&place);
+}
+
 static void counts_mounts(void **state)
 {
     struct jail jail = {0};
@@ -389,6 +420,7 @@ int main(void)
             cmocka_unit_test(strict_refuses),
             cmocka_unit_test(goes_on_without),
             cmocka_unit_test(missing_path_fails),
+            cmocka_unit_test(mounts_below_mounts),
             cmocka_unit_test(counts_mounts),
             cmocka_unit_test(group_ends),
     };

@@ -23,6 +23,7 @@
 
 #define ORPHAN_TIMEOUT_MS 1000u
 #define SUFFIX_SIZE       12u
+#define GROUP_NAME_SIZE   (IC_VM_ID_MAX + SUFFIX_SIZE + 1)
 #define PROBE_TIMEOUT_MS  5000u
 #define PROBE_NAME        "+probe-" /* and a pid; no VM's id has a plus */
 
@@ -50,6 +51,16 @@ static int group_suffix(char ret[SUFFIX_SIZE])
     return 0;
 }
 
+static int group_name(char ret[GROUP_NAME_SIZE], const struct record *record)
+{
+    char suffix[SUFFIX_SIZE];
+    int r = group_suffix(suffix);
+
+    if (r == 0)
+        (void)snprintf(ret, GROUP_NAME_SIZE, "%s%s", record->vm_id, suffix);
+    return r;
+}
+
 static void make_group(struct confine *c, struct record *record)
 {
     bool emulated = record->isolation != IC_ISOLATION_HARDWARE;
@@ -58,12 +69,11 @@ static void make_group(struct confine *c, struct record *record)
             .pids = c->processes,
             .cpu_percent = (record->vcpu_count + CPU_BESIDE_VCPUS) * 100,
     };
-    char name[IC_VM_ID_MAX + SUFFIX_SIZE + 1], suffix[SUFFIX_SIZE], *why = record->jail[JAIL_CGROUP];
+    char name[GROUP_NAME_SIZE], *why = record->jail[JAIL_CGROUP];
     int r;
 
-    if (group_suffix(suffix) < 0)
+    if (group_name(name, record) < 0)
         return;
-    (void)snprintf(name, sizeof(name), "%s%s", record->vm_id, suffix);
     r = cgroup_make(name, &limits, &record->cgroup, &c->cgroup_fd, why, sizeof(record->jail[0]));
     if (r != 0) /* a group without all limits still ends all at once */
         c->cgroup_error = r < 0 ? -r : ENOTSUP;
@@ -71,7 +81,14 @@ static void make_group(struct confine *c, struct record *record)
 
 int confine_end(const struct record *record, uint64_t deadline)
 {
-    return record->cgroup && cgroup_end(record->cgroup, deadline) == -ETIMEDOUT ? -ETIMEDOUT : 0;
+    char name[GROUP_NAME_SIZE];
+    int r = 0;
+
+    if (record->cgroup)
+        r = cgroup_end(record->cgroup, deadline);
+    else if (record->state == IC_VM_CREATED && record->jail_mode != IC_JAIL_OFF && group_name(name, record) == 0)
+        r = cgroup_end_named(name, deadline); /* who made it may have died before the record had it */
+    return r == -ETIMEDOUT ? r : 0;
 }
 
 bool confine_was_oom(const struct record *record)

@@ -295,9 +295,13 @@ char *process_find_program(const char *name)
 
 static void child_limits(const struct process_options *o)
 {
-    struct rlimit limit = {0};
+    struct rlimit limit;
 
-    (void)setrlimit(RLIMIT_CORE, &limit); /* a core would be the guest's memory on the host's disk */
+    /* A core would be the guest's memory on the host's disk. 1, not 0: see limit_core() of jail.c. */
+    if (getrlimit(RLIMIT_CORE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max = MIN(limit.rlim_max, (rlim_t)1);
+        (void)setrlimit(RLIMIT_CORE, &limit);
+    }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < NOFILE_WANT) {
         limit.rlim_cur = MIN((rlim_t)NOFILE_WANT, limit.rlim_max);
         (void)setrlimit(RLIMIT_NOFILE, &limit);
@@ -365,7 +369,6 @@ static int child_ties(const struct child *c)
     return poll(&p, 1, 0) > 0 ? -ESRCH : 0;
 }
 
-/* Between clone and execve: system calls only. The parent may have had other threads, so nothing that takes a lock. */
 /* The last thing before execve, as it allows no more than QEMU needs. */
 static int child_filter(const struct process_options *o)
 {
@@ -377,6 +380,7 @@ static int child_filter(const struct process_options *o)
     return 0;
 }
 
+/* Between clone and execve: system calls only. The parent may have had other threads, so nothing that takes a lock. */
 _noreturn_ static void child_main(const struct child *c, struct child_status *status)
 {
     const struct process_options *o = c->options;

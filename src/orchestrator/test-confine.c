@@ -118,12 +118,40 @@ static void opens_nothing_outside_the_store(void **state)
     end(&entry, &record);
 }
 
+/* Killed between making the group and writing so: also a record that is kept must not keep the group. */
+static void ends_a_group_that_the_record_lacks(void **state)
+{
+    _cleanup_(freep) char *group = NULL;
+    struct confine confine = {0};
+    struct table_entry entry;
+    struct record record;
+    int r;
+
+    make(*state, &entry, &record);
+    record.keep = true;
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    r = confine_init(&confine, &record, &error);
+    assert_int_equal(r, 0);
+    confine_deinit(&confine);
+    group = TAKE_PTR(record.cgroup);
+    if (group)
+        assert_int_equal(access(group, F_OK), 0);
+    assert_int_equal(table_settle(&entry, &record, &error), 0);
+    assert_int_equal(record.state, IC_VM_FAILED);
+    if (group)
+        assert_int_equal(access(group, F_OK), -1);
+    end(&entry, &record);
+    if (!group)
+        skip();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(gives_its_own),
             cmocka_unit_test(gives_no_other_directory),
             cmocka_unit_test(opens_nothing_outside_the_store),
+            cmocka_unit_test(ends_a_group_that_the_record_lacks),
     };
 
     if (geteuid() != 0) {

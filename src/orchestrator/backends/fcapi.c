@@ -292,7 +292,7 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
     const struct fcapi *kind = backend->data;
     _cleanup_(freep) char *program = fcapi_path(kind);
     struct monitor_args args = {.count = 0};
-    const int keep[] = {start->alive_fd, start->monitor_audit_fd, start->overlay_fd};
+    const int keep[] = {start->alive_fd, kind->ours ? start->monitor_audit_fd : -1, start->overlay_fd};
     struct process_options options = {
             .size = sizeof(options),
             .path = program,
