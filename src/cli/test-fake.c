@@ -387,10 +387,9 @@ int ic_exec_wait(ic_exec *exec, struct ic_exec_result *ret, struct ic_error *err
 {
     uint32_t waited_ms = 0;
     int status;
-    pid_t r;
 
     *ret = (struct ic_exec_result){.size = sizeof(*ret)};
-    while ((r = waitpid(exec->pid, &status, WNOHANG)) == 0) {
+    while (waitpid(exec->pid, &status, WNOHANG) == 0) {
         (void)nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
         waited_ms += 5;
         if (exec->cancelled || (exec->timeout_ms && waited_ms >= exec->timeout_ms)) {

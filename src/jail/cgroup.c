@@ -131,12 +131,13 @@ static int make_base(const char *base)
 
     (void)snprintf(parent, sizeof(parent), "%s", base);
     *strrchr(parent, '/') = '\0';
-    if (mkdir(base, 0755) < 0 && errno != EEXIST)
-        return -errno;
-    if (statfs(base, &fs) < 0)
+    /* Before it is made, so that no directory is left where a name was mistaken. */
+    if (statfs(base, &fs) < 0 && (errno != ENOENT || statfs(parent[0] ? parent : "/", &fs) < 0))
         return -errno;
     if (fs.f_type != CGROUP2_SUPER_MAGIC)
         return -ENOTSUP;
+    if (mkdir(base, 0755) < 0 && errno != EEXIST)
+        return -errno;
     enable_controllers(parent);
     enable_controllers(base);
     return 0;

@@ -137,7 +137,7 @@ static void in_both(void (*inside)(const struct place *))
     make_place(&place);
     for (size_t i = 0; i < (geteuid() == 0 ? 2u : 1u); i++) {
         struct jail jail = {.skip = {[JAIL_CGROUP] = ENOTSUP}, .processes = PROCESSES};
-        struct jail_report report;
+        struct jail_report report = {0};
 
         if (starters[i] == 0)
             jail.uid = jail.gid = OWN_ID;

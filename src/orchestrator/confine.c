@@ -446,6 +446,12 @@ int confine_spawn(const struct confine *c, const struct process_options *wanted,
     }
     if (failed >= 0 && jail->strict)
         return refuse(record, (enum jail_stage)failed, reason_of(-r), error);
+    if (failed == JAIL_USER && c->uid != 0)
+        return ic_fail(error, IC_ERR_DENIED,
+                "start of %s: jail: the VM's own user needs the stages namespaces and root: %s; 'ironclaw doctor' "
+                "shows "
+                "all; jail off does without",
+                options.path, reason_of(-r));
     if (failed >= 0)
         return ic_fail_errno(error, r, "start of %s: jail, stage %s", options.path, jail_stage_names[failed]);
     if (options.jail && jail->strict && (r == -EPERM || r == -ENOSPC || r == -EUSERS))

@@ -229,20 +229,21 @@ static int remove_contents(struct removal *rm, DIR *dir, unsigned depth);
 static int remove_name(struct removal *rm, int dir_fd, const char *name, unsigned depth)
 {
     int no_file = unlinkat(dir_fd, name, 0) < 0 ? -errno : 0, r;
-    DIR *dir;
+    DIR *dir = NULL;
 
     if (no_file == 0 || no_file == -ENOENT)
         return 0;
     r = open_own_dir(rm, dir_fd, name, &dir);
     if (r == -ENOTDIR || r == -ELOOP)
         return no_file;
-    if (depth == DEPTH_MAX || r == -EMFILE) {
-        if (r == 0)
-            (void)closedir(dir);
-        return depth == 0 ? r : lift(rm, dir_fd, name);
-    }
-    if (r < 0)
+    if (r == -EMFILE && depth > 0)
+        return lift(rm, dir_fd, name);
+    if (!dir)
         return r;
+    if (depth == DEPTH_MAX) {
+        (void)closedir(dir);
+        return lift(rm, dir_fd, name);
+    }
     r = remove_contents(rm, dir, depth + 1);
     (void)closedir(dir);
     return r == 0 && unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : r;
@@ -264,10 +265,10 @@ static int remove_top(const char *path, const struct stat *st)
 {
     struct removal rm = {.dev = st->st_dev};
     unsigned long before;
-    DIR *dir;
+    DIR *dir = NULL;
     int r = open_own_dir(&rm, AT_FDCWD, path, &dir);
 
-    if (r < 0)
+    if (!dir)
         return r;
     rm.top_fd = dirfd(dir);
     do {

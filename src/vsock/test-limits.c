@@ -381,6 +381,7 @@ static void data_past_credit_resets(void **state)
 
     guest_init(&g, 0);
     fd = connect_to_guest(&g, &s, 1);
+    assert_true(fd >= 0);
     while (r == 0 && packets++ < 100)
         r = guest_send(&g, &s, VSOCK_OP_RW, 0, bytes, sizeof(bytes));
     assert_int_equal(r, VSOCK_PACKET_DROPPED);

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness import FAILED, USAGE, cgroups
+from harness import FAILED, USAGE, cgroups, until
 
 STAGES = ["cgroup", "namespaces", "root", "user", "capabilities", "limits"]
 NAMESPACES = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
@@ -250,3 +250,19 @@ def test_root_of_a_container(t):
     t.ic("rm", "-f", "inner", rc=0)
     result = run("--strict")
     assert result.returncode == FAILED and b"jail strict" in result.stderr, result
+
+
+def test_root_without_a_network_namespace(t):
+    """Where root can't have a stage that the VM's user depends on, the start says so; nothing runs half jailed."""
+    if os.geteuid() != 0:
+        t.skip("only root's VMs have users of their own")
+    no_networks = "echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\""
+    argv = ["unshare", "-U", "sh", "-c", "read go && exec \"$@\"", "sh",  # root, once it has the ids and starts anew
+            "sh", "-c", no_networks, "sh", *t.argv("run", "--", "true")]
+    child = t.start_other(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: os.readlink(f"/proc/{child.pid}/ns/user") != os.readlink("/proc/self/ns/user"), 5, "user namespace")
+    for kind in ("uid_map", "gid_map"):
+        Path(f"/proc/{child.pid}/{kind}").write_text("0 0 4294967295\n", encoding="ascii")
+    _, err = child.communicate(b"go\n", timeout=t.remaining())
+    assert child.returncode == FAILED, err
+    assert b"the VM's own user needs the stages namespaces and root" in err and b"max_user_namespaces" in err, err
