@@ -118,6 +118,20 @@ def test_group(t):
     assert not cgroups(t.home)
 
 
+def test_limit_above_the_group(t):
+    """Who limits all VMs together, above their groups, is not got around by a start without the group."""
+    control = Path("/sys/fs/cgroup/cgroup.subtree_control")
+    if os.geteuid() != 0 or not control.exists() or "pids" not in (control.parent / "cgroup.controllers").read_text().split():
+        t.skip("no cgroup v2 with pids here, or not root")
+    control.write_text("+pids")
+    base = control.parent / f"ironclaw-test-{os.getpid()}"
+    base.mkdir()
+    t.cleanups.append(base.rmdir)
+    (base / "pids.max").write_text("0")
+    t.error("run", "--", "true", status=FAILED, words=["temporarily unavailable"], env={"IRONCLAW_CGROUP": str(base)})
+    assert not [p for p in base.iterdir() if p.is_dir()]
+
+
 def test_strict(t):
     record = json.loads(t.ic("doctor", "--json").out)
     complete = next(c for c in record["checks"] if c["name"] == "jail")["status"] == "ok"
