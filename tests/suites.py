@@ -23,7 +23,7 @@ integration/run.interrupt_while_booting integration/guest.only_loopback integrat
 integration/guest.root_file_system_is_an_overlay integration/guest.clock_and_entropy
 integration/kept.twenty_execs_at_once integration/kept.logs integration/kept.ps_and_inspect integration/kept.stop_kill_rm
 integration/kept.pause integration/tty.session integration/crash.kill_of_everything
-integration/jail.stages integration/jail.group integration/jail.strict
+integration/jail.stages integration/jail.group integration/jail.limit_above_the_group integration/jail.strict
 integration/audit.refused_call_ends_the_vm escape/intruder.jail_of_ironclaw escape/intruder.memory
 integration/errors.hardware_isolation_required escape/escape.device_writer escape/hostile_agent.lies_when_ready
 escape/root.devices escape/root.rings escape/root.kernel_registers
