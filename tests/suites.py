@@ -26,7 +26,7 @@ integration/kept.pause integration/tty.session integration/crash.kill_of_everyth
 integration/jail.stages integration/jail.group integration/jail.limit_above_the_group integration/jail.strict
 integration/audit.refused_call_ends_the_vm escape/intruder.jail_of_ironclaw escape/intruder.memory
 integration/errors.hardware_isolation_required escape/escape.device_writer escape/hostile_agent.lies_when_ready
-escape/root.devices escape/root.rings escape/root.kernel_registers
+escape/root.devices
 """.split()
 
 

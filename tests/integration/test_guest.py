@@ -133,7 +133,15 @@ def test_filter_basic(t):
             assert {found[key] for key in NO_FAMILY + ["xdp"]} == {errno.EAFNOSUPPORT}, found
             assert not {found[key] for key in ONLY_BASIC} & {errno.EPERM}, found
         check_needs(t, name, "basic")
+
+
+def test_filter_basic_leaves_root_what_it_needs(t):
+    t.deadline += 300
+    with t.vm("v", "--memory", "512") as name:
         check_needs(t, name, "root", options=("-u", "root"))
+
+
+test_filter_basic_leaves_root_what_it_needs.asked_for = True  # an emulated minute
 
 
 def test_filter_minimal(t):
