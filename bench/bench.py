@@ -168,7 +168,7 @@ def execs(t, table, rounds):
 def vsock(t, table, rounds):
     program = harness.build_static(HERE / "vsock-stream.c", t.build / "bench/vsock-stream")
     mib, pings = 64, 2000
-    with t.vm() as name:
+    with t.vm("v", "--guest-seccomp", "permissive") as name:  # else commands have no vsock
         t.ic("cp", program, f"{name}:/tmp/vsock-stream", rc=0)
         server = t.start("exec", name, "--", "/tmp/vsock-stream", "serve", PORT)
         assert server.stdout.readline() == b"listening\n", server.stderr.read()
