@@ -105,8 +105,8 @@ def main():
     print(f"{os.uname().nodename}: Linux {os.uname().release}, {os.cpu_count()} CPU, image {options.image or 'base'}")
     with contextlib.closing(harness.Context("bench", options)) as t:
         with contextlib.ExitStack() as stack:
-            options = ("--guest-seccomp", "permissive")  # else commands have no vsock
-            vms = {side: stack.enter_context(t.vm(f"b-{side}", "--backend", side, *options)) for side in SIDES}
+            permissive = ("--guest-seccomp", "permissive")  # else commands have no vsock
+            vms = {side: stack.enter_context(t.vm(f"b-{side}", "--backend", side, *permissive)) for side in SIDES}
             for part in options.part or PARTS:
                 PARTS[part](t, table, vms, options.rounds)
     if options.json:
