@@ -90,7 +90,8 @@ int seccomp_level_parse(const char *text, enum seccomp_level *ret);
 int seccomp_get_program(
         const struct seccomp_compiled *compiled, enum seccomp_level level, const char *profile, struct sock_fprog *ret);
 
-/* In the process that enters the program, before it does. Reads and writes memory and asks for the pid, nothing else. */
+/* In the process that enters the program, before it does. Reads and writes memory and asks for the pid, nothing else.
+ */
 void seccomp_set_own_pid(struct sock_fprog *program);
 
 /* Loads all programs and takes SIGSYS. Needs no_new_privs to be set. -ENOSYS, -EOPNOTSUPP: the kernel has no
