@@ -343,6 +343,12 @@ class Context:
         assert outcome != BLOCKED or how in HOW, f"'{how}' is no way to stop an attempt"
         self.attempts.append((backend or self.backend, group, what, outcome, how))
 
+    def need_jail(self):
+        """All of its stages but the group, for which a host may have no controllers. In a chroot, say, there are fewer."""
+        detail = next(check for check in self.host["checks"] if check["name"] == "jail")["detail"]
+        if any(f"{stage}: " in detail for stage in ("namespaces", "root", "user", "capabilities", "limits")):
+            self.skip(f"this host's jail is {detail}")
+
     def skip(self, reason):
         raise Skip(reason)
 

@@ -53,7 +53,10 @@ static bool can_jail(void)
     int status = 0;
 
     if (pid == 0)
-        _exit(unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER) == 0 ? 0 : 1);
+        _exit(unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) == 0 &&
+                                mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0
+                        ? 0
+                        : 1); /* the latter not in a chroot */
     return waitpid(pid, &status, 0) == pid && status == 0;
 }
 

@@ -147,9 +147,32 @@ static bool may_give_ids(void)
     return false;
 }
 
+/* In a chroot it mostly is a directory like any other, and then no root can be put in its place. */
+static bool root_is_mount(void)
+{
+    _cleanup_(freep) char *text = NULL;
+
+    /* The fifth field of a line of /proc/self/mountinfo, the place; the fourth, which may be / as well, is before it.
+     */
+    if (fd_read_file(AT_FDCWD, "/proc/self/mountinfo", 1u << 20, &text, NULL) < 0)
+        return false;
+    for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+        const char *at = line;
+
+        for (int i = 0; i < 4 && at; i++)
+            at = strchr(at, ' ') ? strchr(at, ' ') + 1 : NULL;
+        if (at && strncmp(at, "/ ", 2) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Why root's VMs can have no id of their own here; NULL: they can. */
 static const char *no_ids(void)
 {
+    if (!root_is_mount())
+        return "it keeps root's id: this is a chroot, where no other root can be had, and another id would find no "
+               "files";
     if (!may_mount())
         return "it keeps root's id: root lacks CAP_SYS_ADMIN here, and another id would find none of its files";
     return may_give_ids() ? NULL : "it keeps root's id: the user namespace around root here has no ids for VMs";
@@ -392,6 +415,8 @@ static const char *reason_of(int e)
     case EPERM:
     case EACCES:
         return "not permitted here: by kernel.unprivileged_userns_clone, AppArmor's rules, or the container around it";
+    case EINVAL:
+        return "the root directory is no mount point here, as in a chroot";
     case ENOSPC:
     case EUSERS:
         return "no more namespaces: user.max_user_namespaces, or another limit of that kind";

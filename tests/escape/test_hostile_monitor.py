@@ -139,6 +139,7 @@ test_threads_all_calls.asked_for = test_vsock_all_calls.asked_for = True
 
 def test_jail_without_filters(t):
     """From each thread of a monitor that ironclaw has started, its filter left out: the jail alone holds."""
+    t.need_jail()
     guest = t.build / "tests/guests/guest.elf"
     Vm(t, "boot")  # skips where it can't run
     for user in users():

@@ -221,6 +221,7 @@ def backends(t):
 def attack_all(t, backend):
     if backend not in backends(t):
         t.skip("no /dev/kvm here, or no right to make it look like hardware")
+    t.need_jail()
     for user in users():
         attack(t, backend, user)
 
@@ -243,6 +244,7 @@ test_jail_of_firecracker.asked_for = True
 
 def test_memory(t):
     """Memory without end ends the VM that took it, and nobody else, where the cgroup has its limits."""
+    t.need_jail()
     world = World(t, backends(t)[-1], users()[0])
     around = victim(world)
     cgroup = world.record("victim")["jail"]["stages"]["cgroup"]
@@ -260,6 +262,7 @@ def test_memory(t):
 
 def test_without_a_jail(t):
     """The same attempts get through, so that it is the jail that they fail in."""
+    t.need_jail()
     for user in users():
         world = World(t, backends(t)[-1], user)
         wanted = [name for name in WITHOUT_A_JAIL if user == "root" or name != "signal everybody"]
@@ -302,6 +305,7 @@ def with_evil(t, backend, user, evil, check):
 
 def test_sockets_replaced(t):
     """The host's side connects to no socket that a link leads to."""
+    t.need_jail()
     def check(world, run, out):
         assert run.returncode == FAILED, out
         for command in (("exec", "attacker", "--", "true"), ("pause", "attacker")):
@@ -315,6 +319,7 @@ def test_sockets_replaced(t):
 
 def test_run_directory(t):
     """Whatever lies in it, it is removed, and nothing else."""
+    t.need_jail()
     def check(world, run, _):
         assert world.ic("ps", libexec=run.libexec).returncode == 0
 
@@ -324,6 +329,7 @@ def test_run_directory(t):
 
 def test_alive(t):
     """A VM that gives up the lock by which it is seen to live is still ended."""
+    t.need_jail()
     def check(world, run, _):
         pid = world.pid("attacker")
         assert world.ic("rm", "-f", "attacker", libexec=run.libexec).returncode == 0
@@ -335,6 +341,7 @@ def test_alive(t):
 
 def test_babble(t):
     """Somebody at the agent's socket who never stops: an error, in bounded time and memory."""
+    t.need_jail()
     def check(world, run, out):
         assert run.returncode == FAILED, out
 

@@ -57,15 +57,8 @@ def check_process(pid, uid):
     return seen
 
 
-def need_stages(t):
-    """All but the group, which tests of their own are about."""
-    detail = next(c for c in t.host["checks"] if c["name"] == "jail")["detail"]
-    if any(f"{stage}: " in detail for stage in STAGES[1:]):
-        t.skip(f"this host's jail is {detail}")
-
-
 def test_stages(t):
-    need_stages(t)
+    t.need_jail()
     with t.vm("jailed"):
         record = inspect(t, "jailed")
         jail = record["jail"]
@@ -198,7 +191,7 @@ def test_ordinary_user(t):
     """The quick start without any privilege: the same jail, but for the group."""
     if os.geteuid() != 0:
         t.skip("only root can become another user; the other tests ran as an ordinary one")
-    need_stages(t)
+    t.need_jail()
     place, prefix = as_user(t)
 
     def ic(*args, rc=0, stdin=b""):
@@ -268,6 +261,7 @@ def test_root_of_a_container(t):
 
 def test_root_without_a_network_namespace(t):
     """Where root can't have a stage that the VM's user depends on, the start says so; nothing runs half jailed."""
+    t.need_jail()
     if os.geteuid() != 0:
         t.skip("only root's VMs have users of their own")
     no_networks = "echo 0 > /proc/sys/user/max_net_namespaces && exec \"$@\""
