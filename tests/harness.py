@@ -164,8 +164,13 @@ def cgroups(home):
         value = (value ^ byte) * 16777619 & 0xFFFFFFFF
     with open("/proc/self/mounts", encoding="utf-8") as mounts:
         tops = [line.split()[1] for line in mounts if line.split()[2] == "cgroup2"]
-    return [os.path.join(directory, name) for top in tops for directory, names, _ in os.walk(top) for name in names
-            if name.endswith(f".{value:08x}")]
+    paths = [os.path.join(directory, name) for top in tops for directory, names, _ in os.walk(top) for name in names
+             if name.endswith(f".{value:08x}")]
+    once = {}
+    for path in paths:  # a file system may be mounted at several places
+        with contextlib.suppress(FileNotFoundError):
+            once.setdefault(os.stat(path).st_ino, path)
+    return list(once.values())
 
 
 class Context:
