@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/keyctl.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -362,6 +364,49 @@ static void mounts_below_mounts(void **state)
     remove_place(&place);
 }
 
+/* As Docker's own filter does where it gives no CAP_SYS_ADMIN. */
+static void refuse_clone3(void)
+{
+    struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = code};
+
+    EXPECT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+}
+
+static void does_without_clone3(void **state)
+{
+    bool spaces = can_jail();
+    int status, dir_fd = open("/", O_RDONLY | O_DIRECTORY);
+    pid_t starter = fork();
+
+    assert_true(dir_fd >= 0);
+    if (starter == 0) {
+        struct jail jail = {.cgroup_fd = dir_fd};
+        struct jail_report report;
+        int pidfd = -1;
+        siginfo_t info;
+        pid_t pid;
+
+        refuse_clone3();
+        pid = jail_clone(&jail, &report, &pidfd);
+        if (pid == 0)
+            _exit(7);
+        EXPECT(pid > 0 && pidfd >= 0);
+        EXPECT(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) == 0 && info.si_status == 7);
+        EXPECT(report.error[JAIL_CGROUP] == ENOSYS);
+        EXPECT((report.error[JAIL_NAMESPACES] == 0) == spaces);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(starter, &status, 0), starter);
+    assert_int_equal(status, 0);
+    (void)close(dir_fd);
+}
+
 static void counts_mounts(void **state)
 {
     struct jail jail = {0};
@@ -424,6 +469,7 @@ int main(void)
             cmocka_unit_test(goes_on_without),
             cmocka_unit_test(missing_path_fails),
             cmocka_unit_test(mounts_below_mounts),
+            cmocka_unit_test(does_without_clone3),
             cmocka_unit_test(counts_mounts),
             cmocka_unit_test(group_ends),
     };

@@ -421,7 +421,7 @@ static const char *reason_of(int e)
     case EUSERS:
         return "no more namespaces: user.max_user_namespaces, or another limit of that kind";
     case ENOSYS:
-        return "this kernel can't; Linux 5.12 can";
+        return "this kernel can't, as Linux 5.12 can, or the container around it does not let it";
     case ENOEXEC:
         return "its program is a script, which an empty root has no interpreter for";
     default:
