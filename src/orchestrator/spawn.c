@@ -43,6 +43,7 @@
 #define LOG_LIMIT_BYTES          ((uint64_t)16 << 20)
 #define ENTROPY_BYTES            64u
 #define LIMIT_POLL_MS            100 /* how long a guest may write its console without a limit */
+#define AGENT_IS_OLDER           "the kernel command line has a word that I don't understand: ironclaw."
 #define DYING_GRACE_MS           500u
 #define MADE_UP_TRIES            8
 #define PATH_ROOM                128u /* sockets' paths; sun_path has 108 */
@@ -362,7 +363,10 @@ static int fail_boot(const struct spawn *s, enum ic_error_code code, const char 
     (void)tail_line(console, sizeof(console), s->entry.dir, "console.log");
     (void)tail_line(monitor, sizeof(monitor), s->entry.dir, "monitor.log");
     if (console[0])
-        return ic_fail(error, code, "VM '%s': %s; last line of its console: %s", s->record.vm_id, what, console);
+        return ic_fail(error, code, "VM '%s': %s; last line of its console: %s%s", s->record.vm_id, what, console,
+                strstr(console, AGENT_IS_OLDER) ? "; its agent is older than this IronClaw: 'ironclaw image build' "
+                                                  "makes the image anew"
+                                                : "");
     return ic_fail(error, code, "VM '%s': %s; its monitor said: %s", s->record.vm_id, what, monitor);
 }
 
@@ -403,12 +407,14 @@ static int fail_ended(const struct spawn *s, struct ic_error *error)
 
 static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
 {
+    /* It ends with its front-end, and sees that go a moment before we do. */
+    bool both = fd_wait(s->start.monitor.pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS)) == 0;
     char what[256];
 
-    /* It ends with its front-end, and sees that go a moment before we do. */
-    (void)fd_wait(s->start.monitor.pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));
     if (audit_violation(what, sizeof(what), s->entry.dir, &s->record))
         return fail_violation(s, what, error);
+    if (both)
+        return fail_ended(s, error);
     return fail_boot(s, IC_ERR_BACKEND, "its vsock process ended during the boot", error);
 }
 

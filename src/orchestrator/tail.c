@@ -43,7 +43,7 @@ const char *tail_line(char *dst, size_t size, const char *dir, const char *log)
     for (char *p = strtok_r(buf, "\r\n", &save); p; p = strtok_r(NULL, "\r\n", &save)) {
         if (p[strspn(p, " \t")] == '\0')
             continue;
-        if (!panic)
+        if (!panic && !(line && strstr(p, "] reboot: ")))
             line = p;
         if (strstr(p, "Kernel panic"))
             panic = true;

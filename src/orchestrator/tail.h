@@ -7,7 +7,8 @@
 
 #define TAIL_BYTES 4096u
 
-/* Last line that is not blank, escaped, or "". A kernel panic's line wins over what came after it. Returns dst. */
+/* Last line that is not blank, escaped, or "". A kernel panic's line wins over what came after it, and the one before
+ * over the kernel's word that it restarts. Returns dst. */
 const char *tail_line(char *dst, size_t size, const char *dir, const char *log);
 
 /* Last line of monitor.log that the VM's processes wrote; our own lines about its state are skipped. As tail_line. */

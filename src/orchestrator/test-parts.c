@@ -154,6 +154,8 @@ static void shows_tails(void **state)
     tail_is(*state, "", "");
     tail_is(*state, "a\x1b[2Jb", "a\\x1b[2Jb");
     tail_is(*state, "x\n[1] Kernel panic - not syncing: y\nCPU: 0\n", "[1] Kernel panic - not syncing: y");
+    tail_is(*state, "agent: no\n[    1.2] reboot: Restarting system\n", "agent: no");
+    tail_is(*state, "[    1.2] reboot: Power down\n", "[    1.2] reboot: Power down");
     assert_string_equal(tail_line(line, sizeof(line), *state, "missing.log"), "");
     memset(bytes, 'z', sizeof(bytes)); /* one line, longer than the tail */
     (void)write_file(*state, "console.log", sizeof(bytes));
