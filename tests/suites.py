@@ -25,7 +25,7 @@ integration/kept.twenty_execs_at_once integration/kept.logs integration/kept.ps_
 integration/kept.pause integration/tty.session integration/crash.kill_of_everything
 integration/jail.stages integration/jail.group integration/jail.limit_above_the_group integration/jail.strict
 integration/audit.refused_call_ends_the_vm escape/intruder.jail_of_ironclaw escape/intruder.memory
-integration/errors.hardware_isolation_required escape/escape.device_writer escape/hostile_agent.lies_when_ready
+integration/errors.hardware_isolation_required escape/hostile_agent.lies_when_ready
 escape/root.devices
 """.split()
 
