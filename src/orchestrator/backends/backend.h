@@ -18,6 +18,12 @@ struct backend_child {
     int pidfd; /* -1: not started */
 };
 
+/* A VM at rest: what save() writes and a start may begin from. Whose files they are and where is the caller's business;
+ * what is in them the backend's own. Some backends need no second file: memory_path is then NULL. */
+struct backend_snapshot {
+    const char *state_path, *memory_path;
+};
+
 /* What a backend needs to start a VM. All descriptors are borrowed and above 2. The directory record->run_dir is there,
  * for its sockets: BACKEND_VSOCK (made by its own hand or its monitor's), one for control; reap.c knows their names. */
 struct backend_start {
@@ -32,6 +38,12 @@ struct backend_start {
     int console_fd, log_fd, alive_fd;
     int monitor_audit_fd, vsock_audit_fd; /* rings for what their filters refuse (jail/audit.h) */
     bool die_with_parent;
+    /* Begin from this, whose agent is frozen, in place of a boot: the VM runs when start() returns, and its agent
+     * connects to the ready port anew. Its files can be read by the VM's user. NULL: boot. */
+    const struct backend_snapshot *snapshot;
+    /* Boot, for save(): kernel_args has ironclaw.template=1, so the agent freezes itself when it is ready. A backend
+     * whose vsock can't be saved leaves it out; the agent then says on its console that it is frozen. */
+    bool for_template;
     /* Out: filled as they start, also when a later step fails. `vsock` only of a monitor that has no vsock itself. */
     struct backend_child monitor, vsock;
 };
@@ -42,6 +54,9 @@ struct backend_start {
 #define BACKEND_VSOCK "v" /* and v_<port> for what the guest connects to */
 #define BACKEND_QMP   "q"
 #define BACKEND_API   "a"
+/* What save() writes. */
+#define BACKEND_STATE  "s"
+#define BACKEND_MEMORY "m"
 
 struct backend_probe {
     bool usable;
@@ -51,9 +66,10 @@ struct backend_probe {
 
 enum {
     BACKEND_PAUSE = 1 << 0,
-    BACKEND_SNAPSHOT = 1 << 1,
+    BACKEND_SNAPSHOT = 1 << 1,   /* save() of any VM */
     BACKEND_PERMISSIVE = 1 << 2, /* its filters are ours, so that they can be told to refuse nothing */
     BACKEND_LIMITS = 1 << 3,     /* max_lifetime_ms, max_connections */
+    BACKEND_TEMPLATE = 1 << 4,   /* save() of a VM that was started for_template, and a start from that */
 };
 
 struct backend {
@@ -64,6 +80,11 @@ struct backend {
     int (*start)(const struct backend *backend, struct backend_start *start, struct ic_error *error);
     int (*pause)(const struct backend *backend, const char *run_dir, struct ic_error *error);
     int (*resume)(const struct backend *backend, const char *run_dir, struct ic_error *error);
+    /* The VM, whose agent is frozen, into BACKEND_STATE and (unless the backend needs none) BACKEND_MEMORY in its run
+     * directory. It is paused afterwards, also on failure if it lives; resume() or a kill is up to the caller, and so is
+     * the limit of the size of its files. *ret_pause_us: how long it has been paused by then. */
+    int (*save)(const struct backend *backend, const struct record *record, uint64_t *ret_pause_us,
+            struct ic_error *error);
 };
 
 /* NULL for AUTO and for values that are none. */
