@@ -125,6 +125,10 @@ struct ic_vm_config {
     char *user;          /* for each command; NULL: the image's */
     bool tied_to_caller; /* not in JSON: the VM ends when the thread that spawned it ends */
     bool keep;           /* not in JSON: ic_vm_info says so; `ironclaw stop` keeps the record's logs until rm */
+    bool cold_start;     /* boot, though there is a template to start from */
+    /* Not in JSON: told what takes long, which is the making of a template. As for images below. */
+    int (*progress)(void *userdata, const char *what, uint64_t done, uint64_t total);
+    void *progress_userdata;
 };
 
 IC_API void ic_vm_config_init(struct ic_vm_config *config);
@@ -170,6 +174,8 @@ struct ic_vm_info {
     uint64_t boot_ms;      /* spawn to ready */
     char failure[512];     /* cause, when FAILED */
     char jail_missing[64]; /* the stages of its jail that it is without: "cgroup, root"; "all": off; "" none */
+    char origin[160];      /* what it began as: "template ID", "snapshot NAME", "fork of ID"; "" a boot */
+    char generation[33];   /* hex; no two VMs from one template or snapshot have the same; "" after a boot */
 };
 
 /* A VM with the default configuration, named task_id. Returns when it is ready. */
@@ -190,7 +196,32 @@ IC_API int ic_vm_stop(ic_vm *vm, uint32_t timeout_ms, struct ic_error *error);
 IC_API int ic_vm_kill(ic_vm *vm, struct ic_error *error);
 IC_API int ic_vm_pause(ic_vm *vm, struct ic_error *error);
 IC_API int ic_vm_resume(ic_vm *vm, struct ic_error *error);
-IC_API int ic_vm_snapshot(ic_vm *vm, const char *directory, struct ic_error *error);
+/* Saves a running VM under a name, for ic_restore_vm(); it goes on afterwards. Its commands and connections are not
+ * part of it: they end in what is restored, as if their caller had hung up. *ret_pause_us (may be NULL): how long the
+ * VM did not run. */
+IC_API int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct ic_error *error);
+
+struct ic_restore_options {
+    size_t size;
+    const char *vm_id;   /* NULL: one is made up */
+    bool tied_to_caller; /* as in struct ic_vm_config */
+    bool keep;
+    uint32_t max_lifetime_ms;
+};
+/* A new VM that goes on where the snapshot was taken, with a generation, host name, ids and randomness of its own. */
+IC_API int ic_restore_vm(
+        const char *name, const struct ic_restore_options *options, ic_vm **ret_vm, struct ic_error *error);
+
+struct ic_fork_options {
+    size_t size;
+    uint32_t count;    /* of children, 1..IC_FORK_MAX; 0: 1 */
+    const char *vm_id; /* of the child; with more than one, its beginning: "NAME-1", ...; NULL: made up */
+};
+#define IC_FORK_MAX 64
+/* Children of a running VM, which goes on. They are `keep` VMs. ret_vms has room for `count`; on failure there is none.
+ * *ret_pause_us (may be NULL): how long the parent did not run. */
+IC_API int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms, uint64_t *ret_pause_us,
+        struct ic_error *error);
 IC_API int ic_vm_info(ic_vm *vm, struct ic_vm_info *ret, struct ic_error *error);
 /* All VMs of this user, oldest first; reaps what crashed processes left. Free with free(). */
 IC_API int ic_list_vms(struct ic_vm_info **ret, size_t *ret_count, struct ic_error *error);
@@ -361,6 +392,37 @@ struct ic_kernel_info {
 IC_API int ic_kernel_list(struct ic_kernel_info **ret, size_t *ret_count, struct ic_error *error); /* free() */
 /* The fast kernel from Debian's linux-source; minutes. Nothing to do when it is there. */
 IC_API int ic_kernel_build(bool force, ic_progress_fn progress, void *userdata, struct ic_error *error);
+
+/* ---- templates and snapshots ------------------------------------------------------------------------------------ */
+
+/* A template is a VM that was booted once, for all that are configured alike: ic_spawn_vm_with_config() makes it when
+ * it is first needed and starts from it. A snapshot has a name, and is somebody's. */
+struct ic_snapshot_info {
+    size_t size;
+    char name[65];
+    char vm_id[IC_VM_ID_MAX + 1]; /* of the VM that it was taken of; "" for a template */
+    enum ic_backend backend;
+    uint32_t vcpu_count, memory_mib;
+    char image[128], image_digest[65];
+    uint64_t size_bytes; /* on the disk */
+    int64_t created_unix_ms, used_unix_ms;
+};
+IC_API int ic_template_list(struct ic_snapshot_info **ret, size_t *ret_count, struct ic_error *error); /* free() */
+IC_API int ic_snapshot_list(struct ic_snapshot_info **ret, size_t *ret_count, struct ic_error *error); /* free() */
+/* Makes the template of VMs that are configured so, unless it is there; *ret_built (may be NULL) says which. `name` has
+ * room for 65 bytes and may be NULL. -IC_ERR_UNSUPPORTED: such VMs have none. */
+IC_API int ic_template_build(
+        const struct ic_vm_config *config, bool force, char *ret_name, bool *ret_built, struct ic_error *error);
+IC_API int ic_template_remove(const char *name, struct ic_error *error);
+IC_API int ic_snapshot_remove(const char *name, struct ic_error *error);
+/* Recomputes every digest. -IC_ERR_CORRUPT names the part that differs. */
+IC_API int ic_template_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error);
+IC_API int ic_snapshot_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error);
+/* Removes templates that were not used for max_age_days (0: any), and the longest unused while together they have more
+ * than max_total_mib (0: no limit). Both UINT32_MAX: as the configuration says, which is done after each build anyway.
+ */
+IC_API int ic_template_prune(
+        uint32_t max_age_days, uint32_t max_total_mib, size_t *ret_removed, struct ic_error *error);
 
 /* ---- host ------------------------------------------------------------------------------------------------------- */
 

@@ -13,12 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/config.h"
+#include "cli/progress.h"
 #include "cli/session.h"
 #include "cli/signals.h"
 #include "cli/tty.h"
 
 struct run_args {
-    bool interactive, tty, rm, keep, require_hardware, strict, quiet, json;
+    bool interactive, tty, rm, keep, require_hardware, strict, cold, quiet, json;
     struct cli_list env, env_files;
     struct cli_number memory, timeout, max_lifetime, max_output, max_connections;
     const char *workdir, *user, *cpus, *name, *image, *backend, *jail, *guest_seccomp, *config;
@@ -51,6 +53,7 @@ static const struct cli_option options[] = {
         {0, "strict", NULL, "the same as --jail strict", CLI_FLAG, FIELD(strict), 0},
         {0, "guest-seccomp", "minimal|basic|permissive", "what commands may ask of the guest's kernel (basic)",
                 CLI_CHOICE, FIELD(guest_seccomp), 0},
+        {0, "cold", NULL, "boot, though there is a template to start from", CLI_FLAG, FIELD(cold), 0},
         {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(config), CLI_COMPLETE_FILE},
         {'q', "quiet", NULL, "say nothing about the VM", CLI_FLAG, FIELD(quiet), 0},
         {0, "json", NULL, "print one JSON object with the result and the output", CLI_FLAG, FIELD(json), 0},
@@ -71,74 +74,28 @@ struct run {
 /* ---- configuration: config.json, then --config, then the options ---------------------------------------------------
  */
 
-/* A value that can't be is the caller's mistake; a file that can't be read is not. */
-static int config_fail(int r, const struct ic_error *error)
-{
-    return r == -IC_ERR_INVALID ? cli_usage("%s", error->message) : cli_fail(r, error);
-}
-
-static int load_default_config(struct ic_vm_config *config)
-{
-    struct ic_error error = {0};
-    char *path = NULL;
-    FILE *f;
-    int r;
-
-    r = ic_path_of(IC_PATH_CONFIG, &path, &error);
-    if (r == -IC_ERR_UNSUPPORTED)
-        return CLI_OK; /* starting the VM says so better */
-    if (r < 0)
-        return cli_fail(r, &error);
-    f = fopen(path, "rb");
-    if (f) {
-        (void)fclose(f);
-        r = ic_vm_config_load_file(config, path, &error);
-    }
-    free(path);
-    return r < 0 ? config_fail(r, &error) : CLI_OK;
-}
-
-static int set(struct ic_vm_config *config, const char *key, const char *value)
-{
-    struct ic_error error = {0};
-    int r;
-
-    if (!value)
-        return CLI_OK;
-    r = ic_vm_config_set(config, key, value, &error);
-    return r < 0 ? config_fail(r, &error) : CLI_OK;
-}
-
-static int set_number(struct ic_vm_config *config, const char *key, const struct cli_number *number)
-{
-    char value[16];
-
-    if (!number->given)
-        return CLI_OK;
-    (void)snprintf(value, sizeof(value), "%u", (unsigned)number->value);
-    return set(config, key, value);
-}
-
 static int apply_options(struct run *run)
 {
     const struct run_args *a = run->args;
     struct ic_vm_config *config = &run->config;
     int r;
 
-    if ((r = set(config, "vm_id", a->name)) || (r = set(config, "image", a->image)) ||
-            (r = set(config, "backend", a->backend)) || (r = set(config, "vcpu_count", a->cpus)) ||
-            (r = set(config, "user", a->user)) || (r = set_number(config, "memory_mib", &a->memory)) ||
-            (r = set_number(config, "timeout_ms", &a->timeout)) ||
-            (r = set(config, "guest_seccomp", a->guest_seccomp)) ||
-            (r = set(config, "jail", a->strict ? "strict" : a->jail)) ||
-            (r = set_number(config, "max_lifetime_ms", &a->max_lifetime)) ||
-            (r = set_number(config, "max_output_bytes", &a->max_output)) ||
-            (r = set_number(config, "max_connections", &a->max_connections)) ||
-            (r = set(config, "require_hardware_isolation", a->require_hardware ? "true" : NULL)))
+    if ((r = cli_config_set(config, "vm_id", a->name)) || (r = cli_config_set(config, "image", a->image)) ||
+            (r = cli_config_set(config, "backend", a->backend)) ||
+            (r = cli_config_set(config, "vcpu_count", a->cpus)) || (r = cli_config_set(config, "user", a->user)) ||
+            (r = cli_config_set_number(config, "memory_mib", &a->memory)) ||
+            (r = cli_config_set_number(config, "timeout_ms", &a->timeout)) ||
+            (r = cli_config_set(config, "guest_seccomp", a->guest_seccomp)) ||
+            (r = cli_config_set(config, "jail", a->strict ? "strict" : a->jail)) ||
+            (r = cli_config_set_number(config, "max_lifetime_ms", &a->max_lifetime)) ||
+            (r = cli_config_set_number(config, "max_output_bytes", &a->max_output)) ||
+            (r = cli_config_set_number(config, "max_connections", &a->max_connections)) ||
+            (r = cli_config_set(config, "require_hardware_isolation", a->require_hardware ? "true" : NULL)) ||
+            (r = cli_config_set(config, "cold_start", a->cold ? "true" : NULL)))
         return r;
     /* The environment belongs to the VM: later commands in a kept one have it too. */
     for (size_t i = 0; run->env[i]; i++) {
-        r = set(config, "env", run->env[i]);
+        r = cli_config_set(config, "env", run->env[i]);
         if (r != CLI_OK)
             return r;
     }
@@ -152,7 +109,7 @@ static int configure(struct run *run)
     struct ic_error error = {0};
     int r;
 
-    r = load_default_config(&run->config);
+    r = cli_config_load(&run->config);
     if (r != CLI_OK)
         return r;
     if (run->args->config) {
@@ -166,7 +123,7 @@ static int configure(struct run *run)
     if (r != CLI_OK)
         return r;
     r = ic_vm_config_validate(&run->config, &error);
-    return r < 0 ? config_fail(r, &error) : CLI_OK;
+    return r < 0 ? cli_config_fail(r, &error) : CLI_OK;
 }
 
 static int check(const struct run *run)
@@ -223,6 +180,8 @@ static void put_vm(struct json *j, const struct ic_vm_info *info)
     json_string(j, ic_isolation_name(info->isolation));
     json_key(j, "kept");
     json_bool(j, info->keep);
+    json_key(j, "origin");
+    json_string(j, info->origin);
     json_key(j, "boot_ms");
     json_u64(j, info->boot_ms);
 }
@@ -270,8 +229,15 @@ static int start(struct run *run)
     struct ic_error error = {0};
     int r;
 
+    struct progress progress;
+
     signals_init();
+    progress_init(&progress, run->args->quiet || run->args->json || !tty_is(2));
+    run->config.progress = progress_update;
+    run->config.progress_userdata = &progress;
     r = ic_spawn_vm_with_config(&run->config, &run->vm, &error);
+    progress_finish(&progress);
+    run->config.progress = NULL;
     if (r >= 0) {
         run->info.size = sizeof(run->info);
         r = ic_vm_info(run->vm, &run->info, &error);

@@ -383,8 +383,42 @@ class Others(unittest.TestCase):
         self.assertEqual((status, out), (2, ""))
         self.assertTrue(err.startswith("Usage: ironclaw "))
         self.assertEqual(run("--version"), run("version"))
-        self.assertEqual(run("snapshot", "alpha", "/tmp/x"),
-                (125, "", "ironclaw: snapshot: backend qemu has no snapshots\n"))
+
+    def test_snapshots(self):
+        def expect(args, status, out, *lines):
+            result = run(*args)
+            self.assertEqual((*result[:2], log()), (status, out, list(lines)), result[2])
+            return result[2]
+        err = expect(["snapshot", "create", "alpha", "before"], 0, "before\n", "snapshot alpha before")
+        self.assertEqual(err, "ironclaw: the VM was held for 12.3 ms\n")
+        self.assertEqual(json.loads(run("snapshot", "create", "--json", "alpha", "b")[1]), {"name": "b", "pause_us": 12340})
+        expect(["restore", "before", "--name", "n", "--max-lifetime", "1m"], 0, "alpha\n",
+                "restore before as n keep=1 max_lifetime_ms=60000")
+        expect(["restore", "nope"], 125, "")
+        expect(["fork", "-q", "-n", "2", "--name", "c", "alpha"], 0, "alpha\nalpha\n", "fork alpha 2 c")
+        self.assertEqual(len(json.loads(run("fork", "--json", "-n", "3", "alpha")[1])["vms"]), 3)
+        expect(["fork", "-n", "65", "alpha"], 2, "")
+        expect(["fork", "-n", "0", "alpha"], 2, "")
+
+    def test_stores(self):
+        def expect(args, status, out, *lines):
+            self.assertEqual((*run(*args)[:2], log()), (status, out, list(lines)))
+        for kind in ("template", "snapshot"):
+            listed = json.loads(run(kind, "ls", "--json")[1])
+            self.assertEqual(len(listed), 1)
+            self.assertEqual("vm_id" in listed[0], kind == "snapshot")
+            expect([kind, "ls", "-q"], 0, listed[0]["name"] + "\n")
+            self.assertIn("1 CPU, 256 MiB", run(kind, "ls")[1])
+            expect([kind, "rm", "x"], 0, "x\n", f"{kind} rm x")
+            expect([kind, "rm", "nope"], 125, "")
+            expect([kind, "rm", "-f", "nope"], 0, "")
+            expect([kind, "verify"], 0, listed[0]["name"] + ": every digest is right\n")
+            expect([kind, "verify", "bad"], 125, "")
+        expect(["template", "build", "-m", "512", "-f"], 0, "0123456789abcdef\n", "set memory_mib=512",
+                "template build force=1 memory_mib=512")
+        expect(["template", "prune"], 0, "2 removed\n", "template prune 4294967295 4294967295")
+        expect(["template", "prune", "--max-age", "3"], 0, "2 removed\n", "template prune 3 0")
+        expect(["template", "prune", "--max-total", "1g"], 0, "2 removed\n", "template prune 65535 1024")
 
 
 class Completion(unittest.TestCase):

@@ -240,11 +240,121 @@ int ic_vm_resume(ic_vm *vm, struct ic_error *error)
     return 0;
 }
 
-int ic_vm_snapshot(ic_vm *vm, const char *directory, struct ic_error *error)
+int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct ic_error *error)
 {
-    (void)vm;
-    (void)directory;
-    return fail(error, IC_ERR_UNSUPPORTED, "backend qemu has no snapshots");
+    (void)error;
+    note("snapshot %s %s", vm->id, name);
+    *ret_pause_us = 12340;
+    return 0;
+}
+
+int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic_vm **ret_vm, struct ic_error *error)
+{
+    if (strcmp(name, "nope") == 0)
+        return fail(error, IC_ERR_NOT_FOUND, "no snapshot 'nope'");
+    note("restore %s as %s keep=%d max_lifetime_ms=%u", name, options->vm_id ? options->vm_id : "-", options->keep,
+            options->max_lifetime_ms);
+    return ic_open_vm("alpha", ret_vm, error);
+}
+
+int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms, uint64_t *ret_pause_us,
+        struct ic_error *error)
+{
+    note("fork %s %u %s", vm->id, options->count, options->vm_id ? options->vm_id : "-");
+    *ret_pause_us = 4560;
+    for (uint32_t i = 0; i < options->count; i++) {
+        int r = ic_open_vm("alpha", &ret_vms[i], error);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int list_one(const char *name, const char *vm_id, struct ic_snapshot_info **ret, size_t *ret_count)
+{
+    struct ic_snapshot_info *info = calloc(1, sizeof(*info));
+
+    if (!info)
+        abort();
+    *info = (struct ic_snapshot_info){.size = sizeof(*info),
+            .backend = IC_BACKEND_QEMU,
+            .vcpu_count = 1,
+            .memory_mib = 256,
+            .size_bytes = 1 << 20};
+    (void)snprintf(info->name, sizeof(info->name), "%s", name);
+    (void)snprintf(info->vm_id, sizeof(info->vm_id), "%s", vm_id);
+    (void)snprintf(info->image, sizeof(info->image), "base");
+    *ret = info;
+    *ret_count = 1;
+    return 0;
+}
+
+int ic_template_list(struct ic_snapshot_info **ret, size_t *ret_count, struct ic_error *error)
+{
+    (void)error;
+    return list_one("0123456789abcdef", "", ret, ret_count);
+}
+
+int ic_snapshot_list(struct ic_snapshot_info **ret, size_t *ret_count, struct ic_error *error)
+{
+    (void)error;
+    return list_one("before", "alpha", ret, ret_count);
+}
+
+static int remove_one(const char *kind, const char *name, struct ic_error *error)
+{
+    if (strcmp(name, "nope") == 0)
+        return fail(error, IC_ERR_NOT_FOUND, "there is none");
+    note("%s rm %s", kind, name);
+    return 0;
+}
+
+int ic_template_remove(const char *name, struct ic_error *error)
+{
+    return remove_one("template", name, error);
+}
+
+int ic_snapshot_remove(const char *name, struct ic_error *error)
+{
+    return remove_one("snapshot", name, error);
+}
+
+static int verify_one(const char *name, struct ic_error *error)
+{
+    return strcmp(name, "bad") == 0 ? fail(error, IC_ERR_CORRUPT, "its memory is damaged") : 0;
+}
+
+int ic_template_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error)
+{
+    (void)progress;
+    (void)userdata;
+    return verify_one(name, error);
+}
+
+int ic_snapshot_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error)
+{
+    (void)progress;
+    (void)userdata;
+    return verify_one(name, error);
+}
+
+int ic_template_build(
+        const struct ic_vm_config *config, bool force, char *ret_name, bool *ret_built, struct ic_error *error)
+{
+    (void)error;
+    note("template build force=%d memory_mib=%u", force, config->memory_mib);
+    (void)snprintf(ret_name, 65, "0123456789abcdef");
+    *ret_built = force;
+    return 0;
+}
+
+int ic_template_prune(uint32_t max_age_days, uint32_t max_total_mib, size_t *ret_removed, struct ic_error *error)
+{
+    (void)error;
+    note("template prune %u %u", max_age_days, max_total_mib);
+    *ret_removed = 2;
+    return 0;
 }
 
 int ic_vm_info(ic_vm *vm, struct ic_vm_info *ret, struct ic_error *error)

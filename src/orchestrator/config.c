@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "orchestrator/snapshots/prune.h"
 #include "orchestrator/user-limits.h"
 #include "orchestrator/names.h"
 #include "orchestrator/paths.h"
@@ -56,6 +57,7 @@ static const struct key keys[] = {
         {"max_lifetime_ms", KEY_U32, FIELD(max_lifetime_ms), 0, UINT32_MAX},
         {"max_output_bytes", KEY_U32, FIELD(max_output_bytes), 0, UINT32_MAX},
         {"max_connections", KEY_U32, FIELD(max_connections), CONFIG_MIN_CONNECTIONS, CONFIG_MAX_CONNECTIONS},
+        {"cold_start", KEY_BOOL, FIELD(cold_start)},
         {"env", KEY_ENV, FIELD(env)},
         {"user", KEY_STRING, FIELD(user)},
 };
@@ -401,16 +403,45 @@ static bool is_users_own(const char *path)
     return path_of(IC_PATH_CONFIG, &own, NULL) == 0 && strcmp(path, own) == 0;
 }
 
-/* user-limits.c reads them when a VM is started; here they are only checked. */
-static int apply_limits(const json_t *value, const char *document, struct ic_error *error)
+static int check_limits(const json_t *value, struct ic_error *error)
 {
-    _cleanup_(freep) char *own = NULL;
+    return limits_parse(value, NULL, error);
+}
 
-    if (is_users_own(document))
-        return limits_parse(value, NULL, error);
-    (void)path_of(IC_PATH_CONFIG, &own, NULL);
-    return ic_fail(error, IC_ERR_INVALID, "limits: are your own configuration's, %.300s, and of no other file",
-            own ? own : "config.json");
+static int check_templates(const json_t *value, struct ic_error *error)
+{
+    uint32_t age, total;
+
+    return prune_parse(value, &age, &total, error);
+}
+
+/* Objects of the user's own file that are no VM's. Who needs them reads them again; here they are only checked, and
+ * taken out of `root`. */
+static int apply_own(json_t *root, const char *document, struct ic_error *error)
+{
+    static const struct {
+        const char *name;
+        int (*check)(const json_t *value, struct ic_error *error);
+    } own[] = {{"limits", check_limits}, {"templates", check_templates}};
+    _cleanup_(freep) char *path = NULL;
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(own); i++) {
+        const json_t *value = json_object_get(root, own[i].name);
+
+        if (!value)
+            continue;
+        if (is_users_own(document))
+            r = own[i].check(value, error);
+        else if (path_of(IC_PATH_CONFIG, &path, NULL) < 0)
+            r = -IC_ERR_INVALID;
+        if (path)
+            return ic_fail(error, IC_ERR_INVALID, "%s: are your own configuration's, %.300s, and of no other file",
+                    own[i].name, path);
+        if (r == 0)
+            (void)json_object_del(root, own[i].name);
+    }
+    return r;
 }
 
 static int apply_object(struct ic_vm_config *config, json_t *object, const char *prefix, struct ic_error *error)
@@ -496,7 +527,6 @@ int ic_vm_config_load_json(
 {
     struct ic_vm_config copy;
     json_error_t parse_error;
-    const json_t *limits;
     json_t *root;
     struct shown s;
     int r;
@@ -517,10 +547,7 @@ int ic_vm_config_load_json(
     }
     r = copy_fields(&copy, config, error);
     if (r == 0) {
-        limits = json_object_get(root, "limits");
-        r = limits ? apply_limits(limits, name, error) : 0;
-        if (r == 0 && limits)
-            (void)json_object_del(root, "limits");
+        r = apply_own(root, name, error);
         if (r == 0)
             r = apply_object(&copy, root, "", error);
         if (r < 0) {

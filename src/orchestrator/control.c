@@ -17,13 +17,7 @@
 #define KILL_PATIENCE_MS 100u /* before a VM's lock holder is presumed to be its creator, waiting for the boot */
 #define SHUTDOWN_SEND_MS 2000u
 
-static void entry_deinitp(struct table_entry *entry)
-{
-    table_entry_deinit(entry);
-}
-
-/* Lock and record of the VM; a crashed one is settled first, so what the caller sees is true. */
-static int lock_vm(const char *vm_id, uint64_t deadline, struct table_entry *ret_entry, struct record *ret_record,
+int vm_lock(const char *vm_id, uint64_t deadline, struct table_entry *ret_entry, struct record *ret_record,
         struct ic_error *error)
 {
     int r = table_lock(ret_entry, vm_id, deadline, error);
@@ -79,7 +73,7 @@ int ic_vm_stop(ic_vm *vm, uint32_t timeout_ms, struct ic_error *error)
     uint64_t deadline = deadline_after_ms(timeout_ms > 0 ? timeout_ms : STOP_TIMEOUT_MS);
     const struct backend *backend;
     bool asked;
-    int r = lock_vm(vm->vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &entry, &record, error);
+    int r = vm_lock(vm->vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &entry, &record, error);
 
     if (r < 0)
         return r == -IC_ERR_NOT_FOUND ? 0 : r;
@@ -185,7 +179,7 @@ static int change_running(ic_vm *vm, enum ic_vm_state from, enum ic_vm_state to,
     _cleanup_(entry_deinitp) struct table_entry entry = {.lock_fd = -1};
     _cleanup_(record_deinitp) struct record record = {0};
     const struct backend *backend;
-    int r = lock_vm(vm->vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &entry, &record, error);
+    int r = vm_lock(vm->vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &entry, &record, error);
 
     if (r < 0)
         return r;
@@ -211,13 +205,6 @@ int ic_vm_pause(ic_vm *vm, struct ic_error *error)
 int ic_vm_resume(ic_vm *vm, struct ic_error *error)
 {
     return change_running(vm, IC_VM_PAUSED, IC_VM_READY, error);
-}
-
-int ic_vm_snapshot(ic_vm *vm, const char *directory, struct ic_error *error)
-{
-    return ic_fail(error, IC_ERR_UNSUPPORTED,
-            "VM '%s': no backend of this version can take a snapshot; copy what you need out with 'ironclaw cp'",
-            vm->vm_id);
 }
 
 static void fill_stats(struct ic_vm_stats *ret, const struct wire_stats *stats)

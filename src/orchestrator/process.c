@@ -307,7 +307,8 @@ static void child_limits(const struct process_options *o)
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
     if (o->max_file_bytes != 0 && getrlimit(RLIMIT_FSIZE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max = MIN((rlim_t)o->max_file_bytes, limit.rlim_max);
+        limit.rlim_max = MIN((rlim_t)MAX(o->max_file_bytes, o->file_ceiling), limit.rlim_max);
+        limit.rlim_cur = MIN((rlim_t)o->max_file_bytes, limit.rlim_max);
         (void)setrlimit(RLIMIT_FSIZE, &limit);
     }
 }
@@ -520,11 +521,14 @@ void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed)
 
 int process_limit_files(const struct process_id *p, uint64_t bytes)
 {
-    struct rlimit limit = {.rlim_cur = bytes, .rlim_max = bytes};
     _cleanup_(fd_closep) int fd = -1;
+    struct rlimit limit;
     int r = process_open(p, &fd);
 
     if (r < 0)
         return r;
+    if (prlimit(p->pid, RLIMIT_FSIZE, NULL, &limit) < 0)
+        return -errno;
+    limit.rlim_cur = MIN((rlim_t)bytes, limit.rlim_max);
     return prlimit(p->pid, RLIMIT_FSIZE, &limit, NULL) < 0 ? -errno : 0;
 }

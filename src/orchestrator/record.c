@@ -90,6 +90,7 @@ char *record_encode(const struct record *r)
             "enable_networking", 0);
     ADD("{s:{s:s, s:I, s:s?, s:o}}", "jail", "mode", jail_words[r->jail_mode], "uid", (json_int_t)r->uid, "cgroup",
             r->cgroup, "stages", encode_stages(r));
+    ADD("{s:s, s:s}", "origin", r->origin, "generation", r->generation);
     ADD("{s:{s:s, s:s}}", "image", "name", r->image, "digest", r->image_digest);
     ADD("{s:{s:s, s:s, s:s?, s:s?}}", "kernel", "release", r->kernel, "kind", r->kernel_kind, "path", r->kernel_path,
             "initrd_path", r->initrd_path);
@@ -268,6 +269,8 @@ static int decode_object(struct record *r, const json_t *root)
     get_optional(&part, "path", &r->overlay_path);
     g.error = part.error;
     get_jail(&g, r);
+    get_text(&g, "origin", r->origin, sizeof(r->origin));
+    get_text(&g, "generation", r->generation, sizeof(r->generation));
     part = get_object(&g, "image");
     get_text(&part, "name", r->image, sizeof(r->image));
     get_text(&part, "digest", r->image_digest, sizeof(r->image_digest));
@@ -362,6 +365,8 @@ void record_to_info(const struct record *r, struct ic_vm_info *ret)
     memcpy(info.image_digest, r->image_digest, sizeof(info.image_digest));
     memcpy(info.kernel, r->kernel, sizeof(info.kernel));
     memcpy(info.failure, r->failure, sizeof(info.failure));
+    memcpy(info.origin, r->origin, sizeof(info.origin));
+    memcpy(info.generation, r->generation, sizeof(info.generation));
     list_missing(r, info.jail_missing, sizeof(info.jail_missing));
     *ret = info;
 }

@@ -10,7 +10,7 @@
 #include "orchestrator/error.h"
 #include "orchestrator/process.h"
 
-#define RECORD_VERSION   3
+#define RECORD_VERSION   4
 #define RECORD_MAX_BYTES (1u << 20)
 #define RECORD_MAX_ENV   4096u
 
@@ -32,6 +32,8 @@ struct record {
     char *cgroup;                /* path of its group; may be NULL */
     bool require_hardware_isolation;
     char image[128], image_digest[65], kernel[128], kernel_kind[16];
+    char origin[160];    /* what it began as: "template <id>", "snapshot <name>", "fork of <id>"; "" a boot */
+    char generation[33]; /* of the guest, hex: no two that come from one snapshot have the same; "" after a boot */
     char *kernel_path, *initrd_path, *rootfs_path; /* initrd_path may be NULL */
     char *run_dir;
     uint64_t run_dir_inode; /* its number when it was made: what is in it may be the monitor's word */

@@ -2,11 +2,13 @@
 /*
  * Making a VM. The order is what makes a crash at any point harmless:
  *
- *   1 look     configuration, backend, image, lengths of paths: nothing exists yet
+ *   1 look     configuration, backend, image, lengths of paths: nothing exists yet. The template of such VMs is opened,
+ *              and made if need be, which is a VM of its own
  *   2 claim    the name, with the record and its lock (table.h); from here on reap knows
  *   3 listen   the sockets' directory, the ready socket, the logs
  *   4 start    the backend's processes and sockets; then the record gets their pids
- *   5 wait     for the agent's READY on the ready socket, the end of a process, or the boot timeout: one poll(2)
+ *   5 wait     for the agent's READY on the ready socket, the end of a process, or the boot timeout: one poll(2). What
+ *              began from a snapshot then gets an identity of its own, before it can run anything
  *   6 ready    the record says so, and the lock is released
  *
  * A failure before 4 leaves nothing. After it, a `keep` VM keeps its record
@@ -36,6 +38,8 @@
 #include "orchestrator/paths.h"
 #include "orchestrator/session.h"
 #include "orchestrator/tail.h"
+#include "orchestrator/snapshots/template.h"
+#include "orchestrator/spawn.h"
 #include "orchestrator/vm.h"
 
 #define BOOT_TIMEOUT_SOFTWARE_MS 120000u
@@ -44,11 +48,17 @@
 #define ENTROPY_BYTES            64u
 #define LIMIT_POLL_MS            100 /* how long a guest may write its console without a limit */
 #define AGENT_IS_OLDER           "the kernel command line has a word that I don't understand: ironclaw."
+#define AGENT_IS_FROZEN          "ironclaw-agent: frozen"
+#define FROZEN_POLL_MS           20
+#define SAVE_BESIDE_BYTES        ((uint64_t)48 << 20) /* of what save() writes, beside guest memory */
 #define DYING_GRACE_MS           500u
 #define MADE_UP_TRIES            8
 #define PATH_ROOM                128u /* sockets' paths; sun_path has 108 */
 
 struct spawn {
+    struct spawn_plan plan;
+    struct snapshot template_; /* plan.from, when it is one that we opened ourselves */
+    struct backend_snapshot origin;
     struct ic_vm_config config;
     struct limits limits;
     struct image image;
@@ -59,13 +69,14 @@ struct spawn {
     struct confine confine;
     int ready_listen_fd, ready_fd;
     char uds_path[PATH_ROOM];
-    char kernel_args[512];
+    char kernel_args[512], cause[512]; /* of the start, for the log */
     uint64_t begin_us, overlay_bytes;
     bool claimed, started, limited;
 };
 
 static void spawn_deinit(struct spawn *s)
 {
+    snapshot_deinit(&s->template_);
     ic_vm_config_deinit(&s->config);
     limits_deinit(&s->limits);
     image_deinit(&s->image);
@@ -88,7 +99,7 @@ static void spawn_deinit(struct spawn *s)
 static void spawn_init(struct spawn *s)
 {
     *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
-    s->entry.lock_fd = s->confine.cgroup_fd = -1;
+    s->entry.lock_fd = s->confine.cgroup_fd = s->template_.lock_fd = -1;
     s->start.rootfs_fd = s->start.overlay_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
     s->start.monitor_audit_fd = s->start.vsock_audit_fd = -1;
     s->start.monitor.pidfd = s->start.vsock.pidfd = -1;
@@ -279,19 +290,76 @@ static int set_id(struct spawn *s, struct ic_error *error)
     return r < 0 ? r : check_path_length(record->run_dir, error);
 }
 
+/* What it was when it was saved; what it opens must be there still. */
+static int look_at_origin(struct spawn *s, struct ic_error *error)
+{
+    const struct snapshot *from = s->plan.from;
+    struct record *record = &s->record;
+    struct backend_probe probe;
+    int r = snapshot_copy_record(record, &from->vm, error);
+
+    if (r == 0)
+        r = backend_pick(record->backend, record->require_hardware_isolation, &s->backend, &probe, error);
+    if (r < 0)
+        return r;
+    if (probe.isolation != record->isolation)
+        return ic_fail(error, IC_ERR_UNSUPPORTED, "%s %s: was taken under %s, and here is %s (%s)",
+                snapshot_kind(from->store), from->name, ic_isolation_name(record->isolation),
+                ic_isolation_name(probe.isolation), probe.reason);
+    r = part_open_rootfs(record->rootfs_path, &s->start.rootfs_fd, error);
+    if (r < 0)
+        return r;
+    record->state = IC_VM_CREATED;
+    record->keep = s->config.keep;
+    record->tied = s->config.tied_to_caller;
+    record->max_lifetime_ms = s->config.max_lifetime_ms;
+    record->created_unix_ms = unix_ms();
+    return 0;
+}
+
+/* VMs that are configured alike begin from one template. Without one, for whatever reason, there is the long way; it
+ * then says better what is wrong with the VM, if that was it. */
+static int look_for_template(struct spawn *s, struct ic_error *error)
+{
+    const struct ic_vm_config *c = &s->config;
+    struct ic_error why = {0};
+    bool built;
+    int r;
+
+    if (c->cold_start || s->plan.for_template || s->plan.from ||
+            template_none(s->backend, &s->record, c->kernel_path || c->initrd_path || c->rootfs_path))
+        return 0;
+    r = template_get(c, s->backend, &s->record, false, &s->template_, &built, &why);
+    if (r == -IC_ERR_CANCELLED)
+        return ic_fail(error, IC_ERR_CANCELLED, "%s", why.message);
+    if (r < 0) {
+        (void)snprintf(s->cause, sizeof(s->cause), "asked for; there is no template: %.400s", why.message);
+        return 0;
+    }
+    s->plan.from = &s->template_;
+    (void)snprintf(s->record.origin, sizeof(s->record.origin), "template %s", s->template_.name);
+    return 0;
+}
+
 static int look(struct spawn *s, const struct ic_vm_config *config, struct ic_error *error)
 {
     int r = ic_vm_config_validate(config, error);
 
     if (r == 0)
         r = config_copy(&s->config, config, error);
-    if (r == 0)
+    if (r == 0 && s->plan.restore) {
+        r = look_at_origin(s, error);
+    } else if (r == 0) {
         r = look_at_host(s, error);
-    if (r == 0)
-        r = look_at_parts(s, error);
+        if (r == 0)
+            r = look_at_parts(s, error);
+        if (r == 0)
+            fill_record(s);
+    }
     if (r < 0)
         return r;
-    fill_record(s);
+    if (s->plan.origin)
+        (void)snprintf(s->record.origin, sizeof(s->record.origin), "%s", s->plan.origin);
     r = limits_load(&s->limits, error);
     if (r == 0)
         r = limits_check_vm(&s->limits, &s->record, error);
@@ -300,7 +368,7 @@ static int look(struct spawn *s, const struct ic_vm_config *config, struct ic_er
     r = process_boot_id(s->record.boot_id);
     if (r == 0)
         r = process_identify(getpid(), &s->record.creator);
-    return r < 0 ? ic_fail_errno(error, r, "/proc (is it mounted?)") : 0;
+    return r < 0 ? ic_fail_errno(error, r, "/proc (is it mounted?)") : look_for_template(s, error);
 }
 
 /* ---- 2 claim ---- */
@@ -426,14 +494,17 @@ static int start(struct spawn *s, struct ic_error *error)
     int n, r = confine_init(&s->confine, record, error);
 
     if (r == 0)
-        r = table_change(&s->entry, record, IC_VM_BOOTING, "asked for", error);
+        r = table_change(&s->entry, record, IC_VM_BOOTING, s->cause[0] ? s->cause : "asked for", error);
     if (r < 0)
         return r;
     n = snprintf(s->kernel_args, sizeof(s->kernel_args),
             "ironclaw.root=/dev/vda ironclaw.rootfstype=erofs ironclaw.overlay=%s ironclaw.overlay_mib=%u "
             "ironclaw.seccomp=%s ironclaw.hostname=%s%s",
             overlay_words[record->overlay_kind], record->overlay_size_mib, seccomp_words[record->guest_seccomp],
-            record->vm_id, record->tied ? " ironclaw.tied=1" : "");
+            s->plan.for_template ? "template" : record->vm_id,
+            s->plan.for_template ? " ironclaw.template=1"
+            : record->tied       ? " ironclaw.tied=1"
+                                 : "");
     if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
         return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
     s->start.mark = s->entry.dir;
@@ -442,6 +513,14 @@ static int start(struct spawn *s, struct ic_error *error)
     s->start.uds_path = s->uds_path;
     s->start.die_with_parent = record->tied;
     s->start.max_file_bytes = MAX(LOG_LIMIT_BYTES, s->overlay_bytes);
+    s->start.for_template = s->plan.for_template;
+    if (s->plan.for_template || (s->backend->capabilities & BACKEND_SNAPSHOT))
+        s->start.file_ceiling = spawn_file_ceiling(record);
+    if (s->plan.from) {
+        s->origin = (struct backend_snapshot){
+                .state_path = s->plan.from->path[SNAPSHOT_STATE], .memory_path = s->plan.from->path[SNAPSHOT_MEMORY]};
+        s->start.snapshot = &s->origin;
+    }
     s->started = true;
     r = s->backend->start(s->backend, &s->start, error);
     record->monitor = s->start.monitor.id;
@@ -520,6 +599,14 @@ static void limit_logs(struct spawn *s, bool guest_runs)
     s->limited = true;
 }
 
+/* A guest without a vsock, of which a template is made, has no other way to say it. It has run nothing of anybody. */
+static bool frozen_on_console(const struct spawn *s)
+{
+    char line[256];
+
+    return strstr(tail_line(line, sizeof(line), s->entry.dir, "console.log"), AGENT_IS_FROZEN) != NULL;
+}
+
 static int wait_once(
         struct spawn *s, struct wire_reader *reader, uint64_t deadline, bool *ret_ready, struct ic_error *error)
 {
@@ -528,10 +615,18 @@ static int wait_once(
             {.fd = s->start.monitor.pidfd, .events = POLLIN},
             {.fd = s->start.vsock.pidfd, .events = POLLIN},
     };
-    int ms = deadline_poll_ms(deadline), n, r;
+    int ms = deadline_poll_ms(deadline), most = s->plan.for_template ? FROZEN_POLL_MS : s->limited ? -1 : LIMIT_POLL_MS;
+    const struct progress progress = {.fn = s->config.progress, .userdata = s->config.progress_userdata};
+    int n, r;
 
-    n = poll(p, ARRAY_SIZE(p), s->limited || (ms >= 0 && ms < LIMIT_POLL_MS) ? ms : LIMIT_POLL_MS);
+    n = poll(p, ARRAY_SIZE(p), most < 0 || (ms >= 0 && ms < most) ? ms : most);
     limit_logs(s, false);
+    if (s->plan.for_template && n == 0) {
+        *ret_ready = frozen_on_console(s);
+        r = progress_report(&progress, TEMPLATE_STEP, 0, 0, error);
+        if (r < 0 || *ret_ready)
+            return r;
+    }
     if (n < 0 && errno == EINTR)
         return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': cancelled by a signal while it booted", s->record.vm_id);
     if (n < 0)
@@ -554,6 +649,44 @@ static int wait_once(
     return p[1].revents ? fail_ended(s, error) : fail_vsock_ended(s, error);
 }
 
+/* What came back from a snapshot is frozen until it is somebody of its own: randomness, clock, names. */
+static int give_identity(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error)
+{
+    static const char doing[] = "identity of a clone";
+    struct record *record = &s->record;
+    _cleanup_(buf_deinit) struct buf b = {0};
+    uint8_t entropy[ENTROPY_BYTES];
+    struct wire_clone clone = {
+            .flags = record->tied ? WIRE_CLONE_TIED : 0,
+            .hostname = {record->vm_id, strlen(record->vm_id)},
+            .entropy = {(const char *)entropy, sizeof(entropy)},
+    };
+    enum wire_state state = WIRE_ST_CONTROL;
+    const uint8_t *payload;
+    struct wire_frame frame;
+    struct timespec now;
+    int r;
+
+    if (getrandom(entropy, sizeof(entropy), 0) != (ssize_t)sizeof(entropy) ||
+            getrandom(clone.generation, sizeof(clone.generation), 0) != (ssize_t)sizeof(clone.generation))
+        return ic_fail_errno(error, -errno, "random numbers");
+    for (size_t i = 0; i < sizeof(clone.generation); i++)
+        (void)snprintf(record->generation + 2 * i, 3, "%02x", clone.generation[i]);
+    clock_gettime(CLOCK_REALTIME, &now);
+    clone.time_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    wire_put_clone(&b, &clone);
+    r = b.error ? b.error : fd_write_all(s->ready_fd, b.data, b.len, deadline);
+    if (r == 0)
+        r = session_next(s->ready_fd, reader, deadline, &frame, &payload);
+    explicit_bzero(entropy, sizeof(entropy));
+    if (r < 0)
+        return session_fail(record, r, doing, error);
+    if (frame.type == WIRE_ERROR)
+        return session_fail_peer(record, payload, frame.len, doing, error);
+    r = wire_step(&state, WIRE_SESSION_CONTROL, WIRE_FROM_AGENT, frame.type, false);
+    return r < 0 || frame.type != WIRE_OK ? session_fail(record, -EPROTO, doing, error) : 0;
+}
+
 static int wait_ready(struct spawn *s, struct ic_error *error)
 {
     uint64_t deadline = deadline_after_ms(s->record.boot_timeout_ms);
@@ -563,7 +696,7 @@ static int wait_ready(struct spawn *s, struct ic_error *error)
 
     while (r == 0 && !ready)
         r = wait_once(s, &reader, deadline, &ready, error);
-    return r;
+    return r == 0 && s->plan.from ? give_identity(s, &reader, deadline, error) : r;
 }
 
 /* ---- 6 ready ---- */
@@ -590,7 +723,8 @@ static int become_ready(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
     ic_vm *vm = NULL;
     int r;
 
-    greet(s);
+    if (!s->plan.from && !s->plan.for_template)
+        greet(s);
     limit_logs(s, true);
     (void)snprintf(path, sizeof(path), "%s/v_%u", record->run_dir, WIRE_READY_PORT);
     (void)unlink(path); /* nobody is to connect there again */
@@ -627,13 +761,30 @@ static void tear_down(struct spawn *s, const struct ic_error *cause)
     }
 }
 
-int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, struct ic_error *error)
+uint64_t spawn_file_ceiling(const struct record *record)
+{
+    return ((uint64_t)record->memory_mib << 20) + SAVE_BESIDE_BYTES;
+}
+
+void spawn_lift_limits(const struct record *record)
+{
+    (void)process_limit_files(&record->monitor, spawn_file_ceiling(record));
+}
+
+void spawn_restore_limits(const struct record *record)
+{
+    (void)process_limit_files(&record->monitor, LOG_LIMIT_BYTES);
+}
+
+int spawn_vm(const struct ic_vm_config *config, const struct spawn_plan *plan, ic_vm **ret_vm, struct ic_error *error)
 {
     _cleanup_(spawn_deinit) struct spawn s;
     struct ic_error cause = {0};
     int r;
 
     spawn_init(&s);
+    if (plan)
+        s.plan = *plan;
     (void)table_reap(NULL); /* a leftover that can't be removed does not keep a new VM from starting */
     r = look(&s, config, &cause);
     if (r == 0)
@@ -651,6 +802,38 @@ int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, s
     if (r < 0 && error)
         *error = cause;
     return r;
+}
+
+int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, struct ic_error *error)
+{
+    return spawn_vm(config, NULL, ret_vm, error);
+}
+
+int ic_template_build(
+        const struct ic_vm_config *config, bool force, char *ret_name, bool *ret_built, struct ic_error *error)
+{
+    _cleanup_(spawn_deinit) struct spawn s;
+    const char *none;
+    bool built;
+    int r;
+
+    spawn_init(&s);
+    s.plan.for_template = true;
+    r = look(&s, config, error);
+    if (r < 0)
+        return r;
+    none = template_none(s.backend, &s.record, config->kernel_path || config->initrd_path || config->rootfs_path);
+    if (none)
+        return ic_fail(error, IC_ERR_UNSUPPORTED, "no template of such a VM (backend %s): %s",
+                ic_backend_name(s.backend->id), none);
+    r = template_get(&s.config, s.backend, &s.record, force, &s.template_, &built, error);
+    if (r < 0)
+        return r;
+    if (ret_name)
+        (void)snprintf(ret_name, 65, "%s", s.template_.name);
+    if (ret_built)
+        *ret_built = built;
+    return 0;
 }
 
 int ic_spawn_vm(const char *task_id, ic_vm **ret_vm, struct ic_error *error)

@@ -16,6 +16,8 @@ static void round_trip(void **state)
     a.max_lifetime_ms = UINT32_MAX;
     a.max_output_bytes = 7;
     a.max_connections = 1023;
+    (void)snprintf(a.origin, sizeof(a.origin), "template 0123456789abcdef");
+    (void)snprintf(a.generation, sizeof(a.generation), "00112233445566778899aabbccddeeff");
     a.overlay_kind = IC_OVERLAY_EXT4;
     a.overlay_path = strdup("/o");
     a.env = calloc(2, sizeof(*a.env));
@@ -35,6 +37,8 @@ static void round_trip(void **state)
     assert_int_equal(b.max_lifetime_ms, UINT32_MAX);
     assert_int_equal(b.max_output_bytes, 7);
     assert_int_equal(b.max_connections, 1023);
+    assert_string_equal(b.origin, a.origin);
+    assert_string_equal(b.generation, a.generation);
     assert_string_equal(b.env[0], a.env[0]);
     assert_null(b.env[1]);
     assert_string_equal(b.failure, "why");
@@ -84,8 +88,8 @@ static void refuse(const char *from, const char *to)
 
 static void refuses_wrong_values(void **state)
 {
-    refuse_as("\"version\": 3", "\"version\": 4", -EPROTONOSUPPORT);
-    refuse("\"version\": 3", "\"version\": \"3\"");
+    refuse_as("\"version\": 4", "\"version\": 5", -EPROTONOSUPPORT);
+    refuse("\"version\": 4", "\"version\": \"4\"");
     refuse("\"vm_id\": \"vm-1\"", "\"vm_id\": \"../vm\"");
     refuse("\"state\": \"created\"", "\"state\": \"dreaming\"");
     refuse("\"pid\": 0", "\"pid\": -1");
@@ -93,6 +97,7 @@ static void refuses_wrong_values(void **state)
     refuse("\"vcpu_count\": 1", "\"vcpu_count\": 33");
     refuse("\"max_lifetime_ms\": 0", "\"max_lifetime_ms\": -1");
     refuse("\"max_output_bytes\": 0", "\"max_output_bytes\": 4294967296");
+    refuse("\"generation\": \"\"", "\"generation\": \"00112233445566778899aabbccddeeff0\"");
     refuse("\"max_connections\": 0", "\"max_connections\": true");
     refuse("\"keep\": false", "\"keep\": 0");
     refuse("\"keep\": false", "\"keep\": false, \"keep\": true");

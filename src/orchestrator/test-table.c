@@ -400,7 +400,7 @@ static void leaves_vms_of_other_versions_alone(void **state)
     (void)snprintf(path, sizeof(path), "%s/record.json", entry.dir);
     assert_int_equal(table_write(&entry, &record, &error), 0);
     assert_int_equal(fd_read_file(AT_FDCWD, path, RECORD_MAX_BYTES, &text, &len), 0);
-    version = strstr(text, "\"version\": 3");
+    version = strstr(text, "\"version\": 4");
     assert_non_null(version);
     version[strlen("\"version\": ")] = '9';
     assert_int_equal(fd_write_file_atomic(AT_FDCWD, path, text, len, 0600), 0);

@@ -17,6 +17,15 @@ struct ic_vm {
 
 int vm_new(const char *vm_id, ic_vm **ret, struct ic_error *error);
 
+/* Lock and record of the VM. */
+int vm_lock(const char *vm_id, uint64_t deadline, struct table_entry *ret_entry, struct record *ret_record,
+        struct ic_error *error);
+
+static inline void entry_deinitp(struct table_entry *entry)
+{
+    table_entry_deinit(entry);
+}
+
 /* For _cleanup_: a record on the stack. */
 static inline void record_deinitp(struct record *record)
 {

@@ -33,6 +33,7 @@ struct backend_start {
     const char *kernel_args; /* the agent's part of the kernel command line */
     int rootfs_fd;           /* read-only */
     uint64_t max_file_bytes; /* of logs, and of the overlay's file */
+    uint64_t file_ceiling;   /* of what save() writes, as in struct process_options */
     int overlay_fd;       /* of record->overlay_path: read-write, with its lock; -1: none. The VM's processes keep it */
     const char *uds_path; /* where the guest's vsock is to be reached; nothing is there yet */
     int console_fd, log_fd, alive_fd;
@@ -80,11 +81,15 @@ struct backend {
     int (*start)(const struct backend *backend, struct backend_start *start, struct ic_error *error);
     int (*pause)(const struct backend *backend, const char *run_dir, struct ic_error *error);
     int (*resume)(const struct backend *backend, const char *run_dir, struct ic_error *error);
+    /* Path of the program that runs the guest, allocated; NULL when it is not there. */
+    char *(*program)(const struct backend *backend);
+    /* Why a VM that has all that BACKEND_TEMPLATE asks for has no template for this backend, or NULL. May be missing.
+     */
+    const char *(*no_template)(const struct record *record);
     /* The VM, whose agent is frozen, into BACKEND_STATE and (unless the backend needs none) BACKEND_MEMORY in its run
-     * directory. It is paused afterwards, also on failure if it lives; resume() or a kill is up to the caller, and so is
-     * the limit of the size of its files. *ret_pause_us: how long it has been paused by then. */
-    int (*save)(const struct backend *backend, const struct record *record, uint64_t *ret_pause_us,
-            struct ic_error *error);
+     * directory. It is paused afterwards, also on failure if it lives; resume() or a kill is up to the caller, and so
+     * is the limit of the size of its files. */
+    int (*save)(const struct backend *backend, const struct record *record, struct ic_error *error);
 };
 
 /* NULL for AUTO and for values that are none. */

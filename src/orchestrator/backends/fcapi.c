@@ -15,8 +15,9 @@
 #include "orchestrator/process.h"
 
 #define CALL_TIMEOUT_MS 10000u
-#define CONNECT_POLL_NS 200000 /* the socket is usually there after a millisecond or two */
-#define DYING_GRACE_MS  1000u  /* the connection ends a little before the process does */
+#define SAVE_TIMEOUT_MS 120000u /* all of guest memory, to a disk that may be slow */
+#define CONNECT_POLL_NS 200000  /* the socket is usually there after a millisecond or two */
+#define DYING_GRACE_MS  1000u   /* the connection ends a little before the process does */
 #define PATH_ROOM       128u
 
 const struct fcapi fcapi_ironclaw = {
@@ -102,11 +103,19 @@ static void add_call(struct fcapi_call *calls, int *count, const char *path, jso
         *count = -EILSEQ; /* or no memory, which jansson does not tell apart */
 }
 
-int fcapi_plan(
-        const struct fcapi *kind, const struct backend_start *start, struct fcapi_call ret[static FCAPI_CALLS_MAX])
+/* One call has it all: what the VM is comes from the snapshot, but for where its vsock is reached. */
+static void plan_load(const struct backend_start *start, struct fcapi_call *calls, int *n)
+{
+    add_call(calls, n, "/snapshot/load",
+            json_pack("{s:s, s:{s:s, s:s}, s:b, s:{s:s}}", "snapshot_path", start->snapshot->state_path, "mem_backend",
+                    "backend_type", "File", "backend_path", start->snapshot->memory_path, "resume_vm", 1,
+                    "vsock_override", "uds_path", start->uds_path));
+}
+
+static void plan_boot(
+        const struct fcapi *kind, const struct backend_start *start, struct fcapi_call *calls, int *ret_count)
 {
     const struct record *record = start->record;
-    struct fcapi_call calls[FCAPI_CALLS_MAX] = {0};
     int n = 0;
 
     add_call(calls, &n, "/machine-config",
@@ -124,6 +133,19 @@ int fcapi_plan(
             json_pack("{s:I, s:s}", "guest_cid", (json_int_t)BACKEND_GUEST_CID, "uds_path", start->uds_path));
     add_call(calls, &n, "/entropy", json_object());
     add_call(calls, &n, "/actions", json_pack("{s:s}", "action_type", "InstanceStart"));
+    *ret_count = n;
+}
+
+int fcapi_plan(
+        const struct fcapi *kind, const struct backend_start *start, struct fcapi_call ret[static FCAPI_CALLS_MAX])
+{
+    struct fcapi_call calls[FCAPI_CALLS_MAX] = {0};
+    int n = 0;
+
+    if (start->snapshot)
+        plan_load(start, calls, &n);
+    else
+        plan_boot(kind, start, calls, &n);
     if (n < 0)
         fcapi_free_calls(calls);
     else
@@ -267,13 +289,16 @@ static void monitor_args(
 static int make_jail(const struct fcapi *kind, const struct backend_start *start, const char *program, struct jail *ret,
         struct ic_error *error)
 {
+    const struct backend_snapshot *from = start->snapshot;
     const struct record *record = start->record;
     const struct {
         const char *path;
         enum jail_access access;
     } mounts[] = {
-            {record->run_dir, JAIL_WRITE}, {"/dev/kvm", JAIL_DEVICE}, {record->kernel_path, JAIL_READ},
-            {record->initrd_path, JAIL_READ}, {record->rootfs_path, JAIL_READ}, {record->overlay_path, JAIL_WRITE},
+            {record->run_dir, JAIL_WRITE}, {"/dev/kvm", JAIL_DEVICE}, {from ? NULL : record->kernel_path, JAIL_READ},
+            {from ? NULL : record->initrd_path, JAIL_READ}, {record->rootfs_path, JAIL_READ},
+            {record->overlay_path, JAIL_WRITE}, {from ? from->state_path : NULL, JAIL_READ},
+            {from ? from->memory_path : NULL, JAIL_READ},
             {kind->ours ? NULL : "/dev/urandom", JAIL_DEVICE}, /* as its own jailer gives it */
     };
     int r = confine_jail(start->confine, ret, program, error);
@@ -303,6 +328,7 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
             .keep_fds = keep,
             .keep_count = start->overlay_fd >= 0 ? 3 : 2,
             .max_file_bytes = start->max_file_bytes,
+            .file_ceiling = start->file_ceiling,
             .die_with_parent = start->die_with_parent,
     };
     struct jail jail;
@@ -327,9 +353,10 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
     return r;
 }
 
-static int set_state(const struct fcapi *kind, const char *run_dir, const char *body, struct ic_error *error)
+static int call_running(const struct fcapi *kind, const char *run_dir, const char *method, const char *what,
+        const char *body, uint32_t timeout_ms, struct ic_error *error)
 {
-    uint64_t deadline = deadline_after_ms(CALL_TIMEOUT_MS);
+    uint64_t deadline = deadline_after_ms(timeout_ms);
     _cleanup_(http_deinit) struct http http = {.fd = -1};
     char path[PATH_ROOM];
     int fd, r = api_path(path, run_dir, error);
@@ -340,7 +367,12 @@ static int set_state(const struct fcapi *kind, const char *run_dir, const char *
     if (r < 0)
         return ic_fail_errno(error, r, "%s: its API socket %s", kind->program, path);
     http_init(&http, fd, deadline);
-    return call(kind, &http, "PATCH", "/vm", body, error);
+    return call(kind, &http, method, what, body, error);
+}
+
+static int set_state(const struct fcapi *kind, const char *run_dir, const char *body, struct ic_error *error)
+{
+    return call_running(kind, run_dir, "PATCH", "/vm", body, CALL_TIMEOUT_MS, error);
 }
 
 static int fcapi_pause(const struct backend *backend, const char *run_dir, struct ic_error *error)
@@ -353,21 +385,53 @@ static int fcapi_resume(const struct backend *backend, const char *run_dir, stru
     return set_state(backend->data, run_dir, "{\"state\":\"Resumed\"}", error);
 }
 
+static char *fcapi_program(const struct backend *backend)
+{
+    return fcapi_path(backend->data);
+}
+
+/* The paths are the host's; a jailed monitor finds them at the same place. */
+static int fcapi_save(const struct backend *backend, const struct record *record, struct ic_error *error)
+{
+    const struct fcapi *kind = backend->data;
+    char state[PATH_ROOM], memory[PATH_ROOM], *body;
+    json_t *root;
+    int r = fcapi_pause(backend, record->run_dir, error);
+
+    if (r < 0)
+        return r;
+    if ((size_t)snprintf(state, sizeof(state), "%s/" BACKEND_STATE, record->run_dir) >= sizeof(state) ||
+            (size_t)snprintf(memory, sizeof(memory), "%s/" BACKEND_MEMORY, record->run_dir) >= sizeof(memory))
+        return ic_fail(error, IC_ERR_INVALID, "%s: path too long", record->run_dir);
+    root = json_pack("{s:s, s:s, s:s}", "snapshot_type", "Full", "snapshot_path", state, "mem_file_path", memory);
+    body = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    if (!body)
+        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    r = call_running(kind, record->run_dir, "PUT", "/snapshot/create", body, SAVE_TIMEOUT_MS, error);
+    free(body);
+    return r;
+}
+
 const struct backend backend_ironclaw = {
         .id = IC_BACKEND_IRONCLAW,
-        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS | BACKEND_SNAPSHOT | BACKEND_TEMPLATE,
         .data = &fcapi_ironclaw,
         .probe = fcapi_probe,
         .start = fcapi_start,
         .pause = fcapi_pause,
         .resume = fcapi_resume,
+        .program = fcapi_program,
+        .save = fcapi_save,
 };
 const struct backend backend_firecracker = {
         .id = IC_BACKEND_FIRECRACKER,
-        .capabilities = BACKEND_PAUSE,
+        .capabilities = BACKEND_PAUSE | BACKEND_SNAPSHOT | BACKEND_TEMPLATE,
         .data = &fcapi_firecracker,
         .probe = fcapi_probe,
         .start = fcapi_start,
         .pause = fcapi_pause,
         .resume = fcapi_resume,
+        .program = fcapi_program,
+        .save = fcapi_save,
 };

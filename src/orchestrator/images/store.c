@@ -18,7 +18,12 @@
 
 #define TMP_PREFIX ".tmp-"
 
-static const char *const store_dir[] = {[STORE_IMAGES] = "images", [STORE_KERNELS] = "kernels"};
+static const char *const store_dir[] = {
+        [STORE_IMAGES] = "images",
+        [STORE_KERNELS] = "kernels",
+        [STORE_TEMPLATES] = "templates",
+        [STORE_SNAPSHOTS] = "snapshots",
+};
 
 int store_path(enum store_kind store, const char *object, const char *file, char **ret, struct ic_error *error)
 {

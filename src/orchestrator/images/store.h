@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A store is a directory of immutable directories ("objects") with names that
- * point at them: data/images (objects are named by their digest) and
- * data/kernels (by kind and key).
+ * point at them: data/images (objects are named by their digest),
+ * data/kernels (by kind and key), data/templates and data/snapshots
+ * (snapshots/snapshot.h).
  *
  *   <store>/<object>/        never changed once it is there
  *   <store>/names/<name>     symlink ../<object>, replaced atomically
@@ -21,7 +22,7 @@
 #include "orchestrator/images/progress.h"
 #include "orchestrator/images/text.h"
 
-enum store_kind { STORE_IMAGES, STORE_KERNELS };
+enum store_kind { STORE_IMAGES, STORE_KERNELS, STORE_TEMPLATES, STORE_SNAPSHOTS };
 
 /* A directory to build in, on the store's file system. */
 struct workdir {

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Children of a VM that runs. What they begin from lies in the parent's state directory until they have all begun. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "orchestrator/images/text.h"
+#include "orchestrator/paths.h"
+#include "orchestrator/snapshots/freeze.h"
+#include "orchestrator/spawn.h"
+
+struct fork {
+    struct table_entry entry; /* of the parent */
+    struct record record;
+    char *dir;
+    struct snapshot from;
+};
+
+static void fork_deinit(struct fork *f)
+{
+    if (f->dir)
+        (void)path_remove_tree(f->dir, NULL);
+    free(f->dir);
+    snapshot_deinit(&f->from);
+    record_deinit(&f->record);
+    table_entry_deinit(&f->entry);
+}
+
+static int child_id(
+        char id[IC_VM_ID_MAX + 1], const struct ic_fork_options *options, uint32_t index, struct ic_error *error)
+{
+    int n = options->count > 1 ? snprintf(id, IC_VM_ID_MAX + 1, "%s-%u", options->vm_id, index + 1)
+                               : snprintf(id, IC_VM_ID_MAX + 1, "%s", options->vm_id);
+
+    if (n > IC_VM_ID_MAX || !path_vm_id_ok(id))
+        return ic_fail(error, IC_ERR_INVALID, "vm id '%.80s': must be 1 to %d of the characters a-z A-Z 0-9 _ -",
+                options->vm_id, IC_VM_ID_MAX);
+    return 0;
+}
+
+static int spawn_child(const struct fork *f, const struct ic_fork_options *options, uint32_t index, ic_vm **ret,
+        struct ic_error *error)
+{
+    char id[IC_VM_ID_MAX + 1], origin[sizeof(f->record.origin)];
+    const struct spawn_plan plan = {.from = &f->from, .origin = origin, .restore = true};
+    struct ic_vm_config config;
+    int r = 0;
+
+    (void)snprintf(origin, sizeof(origin), "fork of %s", f->record.vm_id);
+    ic_vm_config_init(&config);
+    config.keep = true;
+    if (options->vm_id)
+        r = child_id(id, options, index, error);
+    if (r == 0 && options->vm_id)
+        r = ic_vm_config_set(&config, "vm_id", id, error);
+    if (r == 0)
+        r = spawn_vm(&config, &plan, ret, error);
+    ic_vm_config_deinit(&config);
+    return r;
+}
+
+/* The parent's lock is held only as long as the parent is concerned. */
+static int take(struct fork *f, const char *vm_id, uint64_t *ret_pause_us, struct ic_error *error)
+{
+    int r = vm_lock(vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &f->entry, &f->record, error);
+
+    if (r == 0)
+        r = text_format(&f->dir, error, "%s/fork-XXXXXX", f->entry.dir);
+    if (r == 0 && !mkdtemp(f->dir)) {
+        r = ic_fail_errno(error, -errno, "directory %s", f->dir);
+        free(f->dir);
+        f->dir = NULL;
+    }
+    if (r == 0)
+        r = freeze_and_save(&f->record, ret_pause_us, error);
+    if (r == 0)
+        r = snapshot_take_into(f->dir, &f->record, &f->from, error);
+    if (r < 0)
+        return r;
+    f->from.store = STORE_SNAPSHOTS;
+    (void)snprintf(f->from.name, sizeof(f->from.name), "%s", f->record.vm_id);
+    table_entry_deinit(&f->entry);
+    f->entry.lock_fd = -1;
+    return 0;
+}
+
+int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms, uint64_t *ret_pause_us,
+        struct ic_error *error)
+{
+    _cleanup_(fork_deinit) struct fork f = {.entry.lock_fd = -1, .from.lock_fd = -1};
+    uint32_t count = options->count ? options->count : 1, made = 0;
+    uint64_t pause_us = 0;
+    int r;
+
+    if (count > IC_FORK_MAX)
+        return ic_fail(error, IC_ERR_INVALID, "fork: %u children; at most %d at a time", count, IC_FORK_MAX);
+    r = take(&f, vm->vm_id, &pause_us, error);
+    while (r == 0 && made < count) {
+        r = spawn_child(&f, options, made, &ret_vms[made], error);
+        made += r == 0;
+    }
+    if (r < 0) {
+        while (made > 0) {
+            (void)ic_destroy_vm(ret_vms[--made], NULL);
+            ic_vm_free(ret_vms[made]);
+            ret_vms[made] = NULL;
+        }
+        return r;
+    }
+    if (ret_pause_us)
+        *ret_pause_us = pause_us;
+    return 0;
+}

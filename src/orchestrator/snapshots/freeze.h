@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Saving a VM that runs. Its agent first freezes all that it has started, so
+ * that nothing goes on in a copy before the copy has an identity; then the
+ * backend saves and the VM goes on. Whatever fails in between, the VM goes on.
+ */
+#pragma once
+
+#include "orchestrator/vm.h"
+
+/* What save() made is in the VM's run directory then. The caller holds its lock. *ret_pause_us: how long its commands
+ * did not run. */
+int freeze_and_save(const struct record *record, uint64_t *ret_pause_us, struct ic_error *error);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Making a VM, from a boot or from a snapshot: what ic_spawn_vm_with_config() and its kin share. */
+#pragma once
+
+#include "orchestrator/snapshots/snapshot.h"
+#include "orchestrator/vm.h"
+
+struct spawn_plan {
+    /* Boot with a frozen agent, for save(); "ready" is then when it is frozen. */
+    bool for_template;
+    /* Start from this in place of a boot. */
+    const struct snapshot *from;
+    const char *origin; /* of the record */
+    /* What the VM is comes from `from` as well; of the configuration count vm_id, keep, tied_to_caller and
+     * max_lifetime_ms. Else the configuration must be one that `from` was made for. */
+    bool restore;
+};
+
+/* config as for ic_spawn_vm_with_config(), which, if `plan` is NULL, this is. */
+int spawn_vm(const struct ic_vm_config *config, const struct spawn_plan *plan, ic_vm **ret_vm, struct ic_error *error);
+
+/* Most bytes that save() may write into one file. */
+uint64_t spawn_file_ceiling(const struct record *record);
+/* Around save(): lets the VM's processes write so much, and takes that back. */
+void spawn_lift_limits(const struct record *record);
+void spawn_restore_limits(const struct record *record);
