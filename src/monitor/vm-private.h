@@ -25,6 +25,8 @@ struct vm {
     struct vcpus vcpus;
     bool started;
     bool restored; /* and what was on its way when it was saved has not been made up for */
+    uint8_t snapshot_id[SNAPSHOT_ID_BYTES]; /* of the last one that was loaded or made; zeroes: none */
+    uint8_t saving_id[SNAPSHOT_ID_BYTES];   /* of the one that is being made */
 
     struct virtio_mmio virtio[LAYOUT_MAX_VIRTIO];
     struct boot_device announced[LAYOUT_MAX_VIRTIO];
@@ -51,7 +53,7 @@ struct vm {
 };
 
 /* The parts of `from` that belong to devices and to KVM, once all of them are there; the vCPUs have theirs from
- * vcpus_init(). Says the guest that its vsock connections are gone. */
+ * vcpus_init(). Tells the guest that its vsock connections are gone. */
 int vm_restore(struct vm *vm, const struct snapshot *from, struct vm_error *error);
 /* At the first start of a restored VM. */
 void vm_go_on(struct vm *vm);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "monitor/snapshot/memory-file.h"
 #include "vsock/vsock.h"
 
 /* What a guest gets whose boot source says nothing of it; as Firecracker. */
@@ -364,13 +365,20 @@ void vm_free(struct vm *vm)
 
 /* ---- driving ---- */
 
+static void run(struct vm *vm)
+{
+    if (vm->restored)
+        vm_go_on(vm);
+    vm->restored = false;
+    vm->started = true;
+    vcpus_run(&vm->vcpus);
+}
+
 int vm_start(struct vm *vm, struct vm_error *error)
 {
     if (vm->started)
         return vm_fail(error, -EALREADY, "the VM runs already");
-    vm->started = true;
-    vm_go_on(vm);
-    vcpus_run(&vm->vcpus);
+    run(vm);
     return 0;
 }
 
@@ -386,7 +394,7 @@ int vm_resume(struct vm *vm, struct vm_error *error)
 {
     if (!vm->started)
         return vm_fail(error, -EINVAL, "the VM was not started");
-    vcpus_run(&vm->vcpus);
+    run(vm);
     return 0;
 }
 
