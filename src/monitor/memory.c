@@ -134,6 +134,12 @@ int memory_init_file(struct memory *memory, const struct machine_config *config,
     return make(memory, config, fd, error);
 }
 
+void memory_put_dirty(struct memory *memory, struct dirty_pages *taken)
+{
+    if (memory->gmem.dirty)
+        dirty_pages_move(taken, &memory->written);
+}
+
 void memory_deinit(struct memory *memory)
 {
     if (memory->host)

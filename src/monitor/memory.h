@@ -32,4 +32,7 @@ int memory_init(struct memory *memory, const struct machine_config *config, stru
 /* The first bytes of the file, which has that many, privately. It may be closed afterwards, but is not to be cut while
  * it is mapped: the guest would find no memory there, and neither would we (SIGBUS). -ENOTSUP: huge pages. */
 int memory_init_file(struct memory *memory, const struct machine_config *config, int fd, struct vm_error *error);
+/* Marks that were taken by kvm_take_dirty() and led to no snapshot: they count for the next one. *taken is clean then.
+ */
+void memory_put_dirty(struct memory *memory, struct dirty_pages *taken);
 void memory_deinit(struct memory *memory); /* right also for a zeroed one */

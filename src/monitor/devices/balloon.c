@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-balloon: the driver names pages that it does not use, and they go
- * back to the host. A page that the guest touches later comes back as zeros,
- * whether it was deflated or not, so deflating needs no work here.
+ * back to the host. A page that the guest touches later comes back as zeros
+ * (in a clone: as the memory file has it), whether it was deflated or not, so
+ * deflating needs no work here. The page has changed thereby, and is marked as
+ * any that a device writes: a snapshot of what changed has it as it now is.
  *
  * Statistics: the driver leaves one buffer with us. Giving it back asks for
  * fresh values, which come in the next buffer.
@@ -71,6 +73,7 @@ static void release(struct balloon *balloon, struct run *run)
             (uint64_t)run->count << PAGE_SHIFT, iov, ARRAY_SIZE(iov));
 
     for (int i = 0; i < n; i++) {
+        gmem_wrote(balloon->mem, iov[i].iov_base, iov[i].iov_len);
         /* Parts of a huge page stay: the guest loses nothing, the host gains nothing. */
         if (madvise(iov[i].iov_base, iov[i].iov_len, MADV_DONTNEED) < 0)
             break;
