@@ -62,14 +62,21 @@ static int save_state(
     return r < 0 ? vm_fail(error, r, "the state of the VM: %s", strerror(-r)) : 0;
 }
 
+/* The marks are taken for a full file, too: what changes from here on is what changed since this snapshot. */
 static int save_memory(struct vm *vm, const struct vm_save_options *options, struct vm_error *error)
 {
     struct memory_file_info info = {.ram_bytes = vm->memory.bytes, .diff = options->diff};
 
     memcpy(info.id, options->id, sizeof(info.id));
     if (options->diff)
-        return vm_fail(error, -EINVAL, "what changed is not known: track_dirty_pages was not set before the start");
-    return memory_file_write(options->memory_fd, &vm->memory, NULL, &info, error);
+        memcpy(info.base, vm->snapshot_id, sizeof(info.base));
+    if (options->diff || vm->memory.gmem.dirty) {
+        int r = kvm_take_dirty(&vm->kvm, &vm->memory, &vm->saving, error);
+
+        if (r < 0)
+            return r;
+    }
+    return memory_file_write(options->memory_fd, &vm->memory, options->diff ? &vm->saving : NULL, &info, error);
 }
 static_assert(SNAPSHOT_ID_BYTES == MEMORY_FILE_ID, "both files have the same");
 
@@ -92,6 +99,10 @@ void vm_saved(struct vm *vm, bool kept)
 {
     if (kept)
         memcpy(vm->snapshot_id, vm->saving_id, sizeof(vm->snapshot_id));
+    else if (vm->saving.words)
+        memory_put_dirty(&vm->memory, &vm->saving);
+    dirty_pages_deinit(&vm->saving);
+    vm->saving = (struct dirty_pages){0};
 }
 
 /* ---- restoring ---- */

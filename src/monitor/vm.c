@@ -241,8 +241,10 @@ static int load_kernel(struct vm *vm, const struct vm_config *config, struct boo
 static int load_memory(struct vm *vm, const struct vm_options *options, struct vm_error *error)
 {
     const struct vm_source *from = options->from;
-    _cleanup_(fd_closep) int fd = open(from->memory_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    _cleanup_(fd_closep) int fd = from->backend == MEMORY_BACKEND_UFFD ? -1 : open(from->memory_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
+    if (from->backend == MEMORY_BACKEND_UFFD)
+        return vm_fail(error, -ENOTSUP, "mem_backend Uffd is not there yet");
     if (fd < 0)
         return vm_fail(error, -errno, "memory file %s: %s; name the one that was made with this snapshot",
                 from->memory_path, strerror(errno));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "monitor/snapshot/format.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
