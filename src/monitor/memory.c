@@ -8,6 +8,7 @@
 
 #include "base/macro.h"
 #include "monitor/layout.h"
+#include "monitor/snapshot/uffd.h"
 
 #define HUGE_PAGE_BYTES (2ull << 20)
 
@@ -142,6 +143,7 @@ void memory_put_dirty(struct memory *memory, struct dirty_pages *taken)
 
 void memory_deinit(struct memory *memory)
 {
+    uffd_free(memory->uffd);
     if (memory->host)
         (void)munmap(memory->host, memory->bytes);
     dirty_pages_deinit(&memory->written);

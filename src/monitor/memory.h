@@ -20,10 +20,13 @@
 #include "monitor/vm-config.h"
 #include "virtio/gmem.h"
 
+struct uffd;
+
 struct memory {
     struct gmem gmem; /* the regions, in the order of KVM's slots */
     uint8_t *host;    /* the whole mapping, aligned to 2 MiB */
     uint64_t bytes;
+    struct uffd *uffd;          /* snapshot/uffd.h; NULL: no other process fills it */
     struct dirty_pages written; /* by the monitor, since the marks were last taken; gmem.dirty when tracked */
 };
 

@@ -26,6 +26,7 @@
 #include "monitor/devices/serial-output.h"
 #include "monitor/kvm.h"
 #include "monitor/snapshot/files.h"
+#include "monitor/snapshot/uffd.h"
 #include "monitor/vcpu.h"
 #include "monitor/vm.h"
 
@@ -174,7 +175,7 @@ static const struct seccomp_rule calls[] = {
 };
 const struct seccomp_profile vmm_seccomp = {"vmm", calls, ARRAY_SIZE(calls)};
 const struct seccomp_profile *const vmm_profiles[VMM_PROFILES] = {
-        &vmm_seccomp, &api_seccomp, &vcpu_seccomp, &block_seccomp};
+        &vmm_seccomp, &api_seccomp, &vcpu_seccomp, &block_seccomp, &uffd_seccomp};
 
 /* ---- what the controller asks for ---- */
 
