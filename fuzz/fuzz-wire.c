@@ -68,6 +68,7 @@ static int decode(const struct wire_frame *f, const uint8_t *p, struct buf *b)
         struct wire_done done;
         struct wire_ready ready;
         struct wire_stats stats;
+        struct wire_clone clone;
     } m;
     int r;
 
@@ -113,6 +114,10 @@ static int decode(const struct wire_frame *f, const uint8_t *p, struct buf *b)
     case WIRE_STATS:
         if ((r = wire_get_stats(&m.stats, p, f->len)) == 0)
             wire_put_stats(b, &m.stats);
+        return r;
+    case WIRE_CLONE:
+        if ((r = wire_get_clone(&m.clone, p, f->len)) == 0)
+            wire_put_clone(b, &m.clone);
         return r;
     default:
         return decode_small(f, p, b);

@@ -8,7 +8,7 @@ HERE = pathlib.Path(__file__).parent / "corpus"
 (HELLO, ERROR, OK) = (1, 2, 3)
 (EXEC, STARTED, STDIN, CLOSE_STDIN, STDOUT, STDERR, RESIZE, SIGNAL, EXIT) = range(16, 25)
 (PUT, GET, ENTRY, DATA, HOLE, DONE) = range(32, 38)
-(READY, TIME, ENTROPY, STATS_REQ, STATS, SHUTDOWN, PING) = range(48, 55)
+(READY, TIME, ENTROPY, STATS_REQ, STATS, SHUTDOWN, PING, FREEZE, THAW, CLONE) = range(48, 58)
 FILE, DIR, LINK = 1, 2, 3
 
 
@@ -22,7 +22,7 @@ def frame(kind, payload=b""):
 
 
 def hello(session, magic=0x574C4349):
-    return frame(HELLO, struct.pack("<IHHB", magic, 1, 1, session))
+    return frame(HELLO, struct.pack("<IHHB", magic, 2, 1, session))
 
 
 def execute(argv, env=(), flags=0, user="", cwd=""):
@@ -36,6 +36,10 @@ def copy(kind, path, flags=0, user="", name=""):
 
 def entry(kind, path, size=0, target="", mode=0o755):
     return frame(ENTRY, struct.pack("<BIIIQQ", kind, mode, 0, 0, 10**18, size) + string(path) + string(target))
+
+
+def clone(flags=0, name="clone-1", entropy=bytes(range(32))):
+    return frame(CLONE, bytes(range(16)) + struct.pack("<QI", 10**18, flags) + string(name) + string(entropy))
 
 
 def hole(size):
@@ -71,6 +75,12 @@ WIRE = {
     "control": (START, 4, 0, hello(4) + frame(TIME, struct.pack("<Q", 10**18)) + frame(ENTROPY, bytes(32))
                 + frame(OK) + frame(OK) + frame(STATS_REQ) + frame(STATS, struct.pack("<QQQQQIIQQQ", *range(10)))
                 + frame(PING) + frame(SHUTDOWN)),
+    "freeze": (START, 4, 0, hello(4) + frame(FREEZE) + frame(OK) + frame(THAW) + frame(OK)),
+    "clone": (READY_STATE, 4, 5, frame(READY, struct.pack("<HQQ", 2, 2, 3) + string("0.1.0") + string("6.1"))
+              + clone(1, "a" * 64, bytes(512)) + frame(OK) + frame(FREEZE) + clone()),
+    "clone-lies": (READY_STATE, 4, 0, frame(READY, struct.pack("<HQQ", 2, 2, 3) + string("") + string(""))
+                   + clone(2) + clone(0, "a/b") + clone(0, "x" * 64, b"short")
+                   + frame(CLONE, bytes(28) + string("") + struct.pack("<I", 0xFFFFFFFF))),
     "ready": (READY_STATE, 4, 3, frame(READY, struct.pack("<HQQ", 1, 2, 3) + string("0.1.0") + string("6.1"))),
     "error": (START, 1, 0, hello(1) + error(3, 2, "no such program")),
     "bad-magic": (START, 1, 0, hello(1, 0x12345678)),

@@ -37,11 +37,14 @@ static const struct {
         [WIRE_DONE] = {true, 4 + STR(WIRE_MAX_MESSAGE)},
         [WIRE_READY] = {true, 18 + 2 * STR(WIRE_MAX_NAME)},
         [WIRE_TIME] = {true, 8},
-        [WIRE_ENTROPY] = {true, 512},
+        [WIRE_ENTROPY] = {true, WIRE_ENTROPY_MAX},
         [WIRE_STATS_REQ] = {true, 0},
         [WIRE_STATS] = {true, 72},
         [WIRE_SHUTDOWN] = {true, 0},
         [WIRE_PING] = {true, 0},
+        [WIRE_FREEZE] = {true, 0},
+        [WIRE_THAW] = {true, 0},
+        [WIRE_CLONE] = {true, 28 + STR(WIRE_MAX_HOSTNAME) + STR(WIRE_ENTROPY_MAX)},
 };
 
 bool frame_limit(unsigned type, uint32_t *ret_max)

@@ -537,3 +537,53 @@ int wire_get_stats(struct wire_stats *ret, const void *payload, size_t len)
     *ret = s;
     return 0;
 }
+
+static bool hostname_ok(struct wire_str s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.s[i];
+
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+                    c == '.'))
+            return false;
+    }
+    return s.len <= WIRE_MAX_HOSTNAME;
+}
+
+static bool clone_ok(const struct wire_clone *c)
+{
+    return (c->flags & ~(uint32_t)WIRE_CLONE_TIED) == 0 && hostname_ok(c->hostname) &&
+           c->entropy.len >= WIRE_ENTROPY_MIN && c->entropy.len <= WIRE_ENTROPY_MAX;
+}
+
+void wire_put_clone(struct buf *b, const struct wire_clone *clone)
+{
+    size_t start = frame_begin(b, WIRE_CLONE);
+
+    invalid_unless(b, clone_ok(clone));
+    buf_put(b, clone->generation, sizeof(clone->generation));
+    buf_put_le64(b, clone->time_ns);
+    buf_put_le32(b, clone->flags);
+    put_str(b, clone->hostname, WIRE_MAX_HOSTNAME);
+    put_str(b, clone->entropy, WIRE_ENTROPY_MAX);
+    frame_end(b, start);
+}
+
+int wire_get_clone(struct wire_clone *ret, const void *payload, size_t len)
+{
+    struct rd r = rd_of(payload, len);
+    const uint8_t *generation = rd_bytes(&r, sizeof(ret->generation)), *entropy;
+    struct wire_clone c = {.time_ns = rd_le64(&r)};
+
+    c.flags = rd_le32(&r);
+    c.hostname = get_str(&r, WIRE_MAX_HOSTNAME);
+    /* Not a text: any byte may be in it. */
+    c.entropy.len = rd_le32(&r);
+    entropy = rd_bytes(&r, c.entropy.len);
+    c.entropy.s = (const char *)entropy;
+    if (rd_finish(&r) < 0 || !clone_ok(&c))
+        return -EBADMSG;
+    memcpy(c.generation, generation, sizeof(c.generation));
+    *ret = c;
+    return 0;
+}

@@ -372,6 +372,80 @@ static void ready_and_stats_round_trip(void **state)
     assert_int_equal(wire_get_stats(&s_got, p, len - 1), -EBADMSG);
 }
 
+static void clone_round_trip_and_rules(void **state)
+{
+    static const char entropy[WIRE_ENTROPY_MAX + 1] = {1, 0, 2};
+    const struct wire_clone good = {.generation = {1, 2, 0, 4},
+            .time_ns = 5,
+            .flags = WIRE_CLONE_TIED,
+            .hostname = wire_str_of("a-B_9.x"),
+            .entropy = {entropy, WIRE_ENTROPY_MIN}};
+    char name[WIRE_MAX_HOSTNAME + 1];
+    struct wire_clone c, got = {.time_ns = 77};
+    _cleanup_(buf_deinit) struct buf b = {0};
+    const uint8_t *p;
+    size_t len;
+
+    (void)state;
+    wire_put_clone(&b, &good);
+    p = payload_of(&b, WIRE_CLONE, &len);
+    for (size_t cut = 0; cut < len; cut++)
+        assert_int_equal(wire_get_clone(&got, p, cut), -EBADMSG);
+    assert_int_equal(got.time_ns, 77);
+    assert_int_equal(wire_get_clone(&got, p, len), 0);
+    assert_memory_equal(got.generation, good.generation, sizeof(got.generation));
+    assert_int_equal(got.time_ns, 5);
+    assert_int_equal(got.flags, WIRE_CLONE_TIED);
+    assert_str(got.hostname, "a-B_9.x");
+    assert_int_equal(got.entropy.len, WIRE_ENTROPY_MIN);
+    assert_memory_equal(got.entropy.s, entropy, WIRE_ENTROPY_MIN);
+    b.data[WIRE_HEADER_SIZE + 24] = 2; /* flags */
+    assert_int_equal(wire_get_clone(&got, p, len), -EBADMSG);
+    b.data[WIRE_HEADER_SIZE + 24] = 0;
+    b.data[WIRE_HEADER_SIZE + 32] = '/'; /* the name's first byte */
+    assert_int_equal(wire_get_clone(&got, p, len), -EBADMSG);
+
+    /* The longest is exactly what the frame's limit lets through. */
+    memset(name, 'n', sizeof(name));
+    c = good;
+    c.hostname = (struct wire_str){name, WIRE_MAX_HOSTNAME};
+    c.entropy.len = WIRE_ENTROPY_MAX;
+    buf_reset(&b);
+    wire_put_clone(&b, &c);
+    p = payload_of(&b, WIRE_CLONE, &len);
+    assert_int_equal(wire_get_clone(&got, p, len), 0);
+    assert_int_equal(got.hostname.len, WIRE_MAX_HOSTNAME);
+
+    c.hostname = wire_str_of("");
+    buf_reset(&b);
+    wire_put_clone(&b, &c);
+    assert_int_equal(b.error, 0);
+
+    const struct wire_clone bad[] = {
+            {.entropy = {entropy, WIRE_ENTROPY_MIN - 1}},
+            {.entropy = {entropy, WIRE_ENTROPY_MAX + 1}},
+            {.entropy = {entropy, WIRE_ENTROPY_MIN}, .flags = 2},
+            {.entropy = {entropy, WIRE_ENTROPY_MIN}, .hostname = wire_str_of("a b")},
+            {.entropy = {entropy, WIRE_ENTROPY_MIN}, .hostname = {name, WIRE_MAX_HOSTNAME + 1}},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        buf_reset(&b);
+        wire_put_clone(&b, &bad[i]);
+        assert_int_equal(b.error, -EINVAL);
+        assert_int_equal(b.len, 0);
+    }
+}
+
+static void versions_that_meet(void **state)
+{
+    (void)state;
+    assert_true(wire_version_ok(&(struct wire_hello){.version = 1, .version_min = 1}));
+    assert_true(wire_version_ok(&(struct wire_hello){.version = WIRE_FREEZE_SINCE, .version_min = 1}));
+    assert_true(wire_version_ok(&(struct wire_hello){.version = WIRE_VERSION + 7, .version_min = WIRE_VERSION}));
+    assert_false(wire_version_ok(&(struct wire_hello){.version = WIRE_VERSION + 7, .version_min = WIRE_VERSION + 1}));
+    assert_false(wire_version_ok(&(struct wire_hello){.version = 0, .version_min = 0}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -386,6 +460,8 @@ int main(void)
             cmocka_unit_test(entry_round_trip_and_rules),
             cmocka_unit_test(paths),
             cmocka_unit_test(ready_and_stats_round_trip),
+            cmocka_unit_test(clone_round_trip_and_rules),
+            cmocka_unit_test(versions_that_meet),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

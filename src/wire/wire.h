@@ -23,18 +23,22 @@
 
 #include "base/buf.h"
 
-#define WIRE_VERSION     1u
-#define WIRE_VERSION_MIN 1u
-#define WIRE_MAGIC       0x574c4349u /* "ICLW" */
-#define WIRE_HEADER_SIZE 5u
-#define WIRE_MAX_STREAM  (64u << 10)
-#define WIRE_MAX_CONTROL (1u << 20)
-#define WIRE_MAX_ARGS    4096u /* argv and env entries, each list */
-#define WIRE_MAX_PATH    4096u /* with the NUL that C adds: 4095 bytes in a frame */
-#define WIRE_MAX_NAME    256u  /* user names, messages' short strings */
-#define WIRE_MAX_MESSAGE 1024u /* bytes of an error text */
-#define WIRE_AGENT_PORT  1024u /* guest port: the host connects here */
-#define WIRE_READY_PORT  1025u /* host port: the agent connects here once, after boot */
+#define WIRE_VERSION      2u
+#define WIRE_VERSION_MIN  1u          /* all that version 1 has is unchanged; it has no FREEZE, THAW and CLONE */
+#define WIRE_FREEZE_SINCE 2u          /* the lowest version with them: look at READY before sending one */
+#define WIRE_MAGIC        0x574c4349u /* "ICLW" */
+#define WIRE_HEADER_SIZE  5u
+#define WIRE_MAX_STREAM   (64u << 10)
+#define WIRE_MAX_CONTROL  (1u << 20)
+#define WIRE_MAX_ARGS     4096u /* argv and env entries, each list */
+#define WIRE_MAX_PATH     4096u /* with the NUL that C adds: 4095 bytes in a frame */
+#define WIRE_MAX_NAME     256u  /* user names, messages' short strings */
+#define WIRE_MAX_MESSAGE  1024u /* bytes of an error text */
+#define WIRE_MAX_HOSTNAME 64u
+#define WIRE_ENTROPY_MIN  32u /* bytes in CLONE */
+#define WIRE_ENTROPY_MAX  512u
+#define WIRE_AGENT_PORT   1024u /* guest port: the host connects here */
+#define WIRE_READY_PORT   1025u /* host port: the agent connects here after boot, and while it is frozen */
 
 enum wire_type {
     /* every session, host -> agent, first */
@@ -71,6 +75,9 @@ enum wire_type {
     WIRE_STATS = 52,     /* a->h: struct wire_stats */
     WIRE_SHUTDOWN = 53,  /* h->a: empty; the agent ends every command, syncs and powers off; the connection just ends */
     WIRE_PING = 54,      /* h->a: empty; answered OK */
+    WIRE_FREEZE = 55,    /* h->a: empty; answered OK when nothing of the commands runs any more */
+    WIRE_THAW = 56,      /* h->a: empty; answered OK: the same machine goes on */
+    WIRE_CLONE = 57, /* h->a: struct wire_clone, only while frozen; answered OK when no other machine is like this */
 };
 
 enum wire_session {
@@ -209,6 +216,18 @@ struct wire_ready {
     struct wire_str agent_version, kernel_release;
 };
 
+enum wire_clone_flags {
+    WIRE_CLONE_TIED = 1 << 0, /* power off when the ready connection ends */
+};
+/* What a machine that was copied needs to be one of its own, before it runs anything. */
+struct wire_clone {
+    uint8_t generation[16]; /* never used before */
+    uint64_t time_ns;       /* since the epoch */
+    uint32_t flags;
+    struct wire_str hostname; /* letters, digits, '-', '_', '.'; empty: as it was */
+    struct wire_str entropy;  /* WIRE_ENTROPY_MIN to WIRE_ENTROPY_MAX bytes; NULs too */
+};
+
 struct wire_stats {
     uint64_t uptime_ms, mem_total_kib, mem_available_kib, overlay_size_kib, overlay_used_kib;
     uint32_t processes, sessions;
@@ -236,6 +255,7 @@ void wire_put_done(struct buf *b, uint32_t skipped, const char *message);
 void wire_put_ready(struct buf *b, const struct wire_ready *ready);
 void wire_put_time(struct buf *b, uint64_t epoch_ns);
 void wire_put_stats(struct buf *b, const struct wire_stats *stats);
+void wire_put_clone(struct buf *b, const struct wire_clone *clone);
 
 /* Decoders of payloads: 0, -EBADMSG (malformed), -ENOMEM. *ret is untouched on failure. */
 int wire_get_hello(struct wire_hello *ret, const void *payload, size_t len);
@@ -253,6 +273,7 @@ int wire_get_done(struct wire_done *ret, const void *payload, size_t len);
 int wire_get_ready(struct wire_ready *ret, const void *payload, size_t len);
 int wire_get_time(uint64_t *ret, const void *payload, size_t len);
 int wire_get_stats(struct wire_stats *ret, const void *payload, size_t len);
+int wire_get_clone(struct wire_clone *ret, const void *payload, size_t len);
 
 /* A string literal or C string as struct wire_str; NULL is empty. */
 struct wire_str wire_str_of(const char *s);
