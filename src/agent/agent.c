@@ -29,7 +29,6 @@
 #define REAP_BATCH      256
 #define HOUSEKEEPING_MS 20u
 #define BACKLOG         1024 /* as many as the device has connections: a burst of them waits, and is not refused */
-#define READY_TIMEOUT_S 300
 
 /* ---- sessions ---- */
 
@@ -62,6 +61,8 @@ int agent_add_session(struct agent *agent, int fd, bool ready)
             return r;
         s->index = i;
         agent->sessions[i] = s;
+        if (ready)
+            agent->ready = s;
         agent->session_count++;
         return 0;
     }
@@ -236,10 +237,11 @@ static int listen_vsock(int *ret)
     return 0;
 }
 
-static int connect_ready(struct agent *agent)
+int agent_connect_ready(struct agent *agent, uint64_t patience_ms)
 {
     struct sockaddr_vm address = {.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = WIRE_READY_PORT};
-    const struct timeval patience = {.tv_sec = READY_TIMEOUT_S};
+    const struct timeval patience = {
+            .tv_sec = (time_t)(patience_ms / 1000), .tv_usec = (suseconds_t)(patience_ms % 1000 * 1000)};
     int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
 
     if (fd < 0)
@@ -287,7 +289,7 @@ static void open_cgroups(struct agent *agent)
     struct sysinfo info;
     int r;
 
-    agent->cgroups.base_fd = -1;
+    agent->cgroups.root_fd = agent->cgroups.base_fd = -1;
     if (!agent->options.cgroup_mount)
         return;
     r = sysinfo(&info) < 0 ? -errno
@@ -301,10 +303,7 @@ static void open_cgroups(struct agent *agent)
 static int open_devices(struct agent *agent)
 {
     agent->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (agent->null_fd < 0)
-        return -errno;
-    agent->random_fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-    return agent->random_fd < 0 ? -errno : 0;
+    return agent->null_fd < 0 ? -errno : identity_init(&agent->identity, agent->options.test_no_reseed);
 }
 
 int agent_init(struct agent *agent, const struct agent_options *options)
@@ -314,7 +313,8 @@ int agent_init(struct agent *agent, const struct agent_options *options)
     memset(agent, 0, sizeof(*agent));
     agent->options = *options;
     agent->change_user = geteuid() == 0;
-    agent->null_fd = agent->random_fd = -1;
+    agent->null_fd = agent->identity.random_fd = agent->identity.boot_id_fd = -1;
+    freeze_init(agent);
     agent->listener = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = on_listener};
     agent->signals = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = on_signal};
     agent->reap_more.expired = on_reap_more;
@@ -337,7 +337,11 @@ int agent_init(struct agent *agent, const struct agent_options *options)
         (void)prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         return 0;
     }
-    r = connect_ready(agent);
+    if (options->template) {
+        freeze_connect(agent);
+        return 0;
+    }
+    r = agent_connect_ready(agent, AGENT_READY_TIMEOUT_MS);
     if (r < 0)
         log_msg(LOG_WARN, "nobody at the host's ready port: %s", strerror(-r));
     if (r < 0 && options->tied)
@@ -359,7 +363,7 @@ void agent_deinit(struct agent *agent)
     fd_close(agent->listener.fd);
     fd_close(agent->signals.fd);
     fd_close(agent->null_fd);
-    fd_close(agent->random_fd);
+    identity_deinit(&agent->identity);
     loop_deinit(&agent->loop);
     if (agent->options.listen_unix)
         (void)unlink(agent->options.listen_unix);
@@ -367,8 +371,16 @@ void agent_deinit(struct agent *agent)
 
 void agent_shut_down(struct agent *agent)
 {
+    if (agent->freeze.on)
+        cgroups_kill(&agent->cgroups); /* a frozen process takes no other signal */
     agent->power_off = true;
     loop_stop(&agent->loop);
+}
+
+void agent_untied(struct agent *agent)
+{
+    log_msg(LOG_WARN, "the ready connection ended and this VM is tied to it: powering off");
+    agent_shut_down(agent);
 }
 
 /* Frames of one round leave together: fewer packets, fewer wake-ups of the host. */

@@ -155,16 +155,33 @@ static void load_module(const char *name)
         log_msg(LOG_WARN, "module %s: %s", name, strerror(errno));
 }
 
-static void load_modules(void)
+/* Drivers for a PCI bus: only a template on one needs them, for the device that its copies are plugged (freeze.h). */
+static bool is_for_pci(const char *module)
 {
+    return strncmp(module, "virtio_pci", strlen("virtio_pci")) == 0;
+}
+
+static bool has_pci_bus(void)
+{
+    _cleanup_(fd_closep) int fd = open("/proc/bus/pci/devices", O_RDONLY | O_CLOEXEC);
+    char byte;
+
+    return fd >= 0 && read(fd, &byte, 1) == 1;
+}
+
+static void load_modules(const struct boot_options *options)
+{
+    bool pci = options->template && has_pci_bus();
     _cleanup_(freep) char *order = NULL;
     char *save = NULL;
     size_t len;
 
     if (fd_read_file(AT_FDCWD, MODULES_DIR "/order", ORDER_MAX, &order, &len) < 0)
         return; /* a kernel with everything built in */
-    for (char *name = strtok_r(order, "\n", &save); name; name = strtok_r(NULL, "\n", &save))
-        load_module(name);
+    for (char *name = strtok_r(order, "\n", &save); name; name = strtok_r(NULL, "\n", &save)) {
+        if (pci || !is_for_pci(name))
+            load_module(name);
+    }
 }
 
 /* ---- 2: the root ---- */
@@ -360,7 +377,7 @@ void boot_system(struct boot_options *ret_options, uint64_t init_us)
     mount_or_die("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     read_options(ret_options);
     step(&steps, "early");
-    load_modules();
+    load_modules(ret_options);
     step(&steps, "modules");
     wait_for_disk(ret_options->root);
     step(&steps, "device");

@@ -33,6 +33,7 @@ struct cgroup {
 };
 
 struct cgroups {
+    int root_fd; /* CGROUP_MOUNT, or -1 */
     int base_fd; /* CGROUP_MOUNT/ironclaw, or -1 */
     unsigned last_number, free, lingering;
     struct cgroup table[CGROUP_MAX];
@@ -66,5 +67,16 @@ int cgroup_signal(struct cgroup *group, int signo);
 int cgroup_populated(const struct cgroup *group);
 /* True when the kernel killed something in it for memory since cgroup_take(). */
 bool cgroup_had_oom(struct cgroup *group);
+/*
+ * Stops every process of the machine but the caller and kernel threads, also
+ * those that a command with root's rights has put outside its group. Waits for
+ * it, at most until the deadline. -ENOTSUP without control groups; -ETIMEDOUT
+ * when something can't be stopped. After a failure nothing is stopped.
+ */
+int cgroups_freeze(struct cgroups *groups, uint64_t deadline);
+int cgroups_thaw(struct cgroups *groups);
+/* KILL to all that cgroups_freeze() stops; frozen processes die too. */
+void cgroups_kill(struct cgroups *groups);
+
 /* Of all commands since boot. */
 uint64_t cgroups_oom_kills(const struct cgroups *groups);

@@ -25,6 +25,16 @@ static int parse_number(const char *value, uint32_t max, uint32_t *ret)
     return 0;
 }
 
+static int parse_flag(const char *value, bool *ret)
+{
+    uint32_t n = 0;
+    int r = parse_number(value, 1, &n);
+
+    if (r == 0)
+        *ret = n == 1;
+    return r;
+}
+
 static int copy_path(char dst[CMDLINE_VALUE_MAX], const char *value)
 {
     if (strncmp(value, "/dev/", 5) != 0 || !value[5] || strstr(value, ".."))
@@ -70,12 +80,12 @@ static int set_option(struct boot_options *o, const char *key, const char *value
     }
     if (strcmp(key, "seccomp") == 0)
         return seccomp_level_parse(value, &o->seccomp);
-    if (strcmp(key, "tied") == 0) {
-        r = parse_number(value, 1, &n);
-        if (r == 0)
-            o->tied = n == 1;
-        return r;
-    }
+    if (strcmp(key, "tied") == 0)
+        return parse_flag(value, &o->tied);
+    if (strcmp(key, "template") == 0)
+        return parse_flag(value, &o->template);
+    if (strcmp(key, "test_no_reseed") == 0)
+        return parse_flag(value, &o->test_no_reseed);
     return -EINVAL;
 }
 

@@ -25,6 +25,8 @@ struct boot_options {
     int console_level;                      /* ironclaw.console_level=0..8, the kernel's; -1 leaves it */
     enum seccomp_level seccomp;             /* ironclaw.seccomp=basic, of commands: filter.h */
     bool tied;                              /* ironclaw.tied=1: power off when the ready connection ends */
+    bool template;                          /* ironclaw.template=1: freeze.h */
+    bool test_no_reseed;                    /* ironclaw.test_no_reseed=1, for tests only: identity.h */
 };
 
 /* Fills *ret with the defaults, then with what `text` says. 0; or -EINVAL, and the offending word in bad[0..bad_size).

@@ -3,22 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/random.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/statfs.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "agent/freeze.h"
+#include "agent/identity.h"
 #include "base/clock.h"
 #include "base/fd.h"
 
-#define ENTROPY_MAX 512u
-
-static void answer(struct session *s)
+void control_answer(struct session *s)
 {
     session_step(s, WIRE_OK);
     wire_put_empty(&s->out, WIRE_OK);
@@ -42,34 +39,25 @@ void control_send_ready(struct session *s)
     session_touch(s);
 }
 
+/* Positive errno, or negative for a malformed payload; as add_entropy(). */
 static int set_time(const uint8_t *payload, size_t len)
 {
-    struct timespec ts;
     uint64_t ns;
     int r = wire_get_time(&ns, payload, len);
 
-    if (r < 0)
-        return r;
-    ts = (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-    return clock_settime(CLOCK_REALTIME, &ts) < 0 ? errno : 0;
+    return r < 0 ? r : -identity_set_clock(ns);
 }
 
-/* Two VMs restored from one snapshot share the pool's state until this has run in each. */
-static int add_entropy(const struct agent *agent, const uint8_t *payload, size_t len)
+static int add_entropy(struct agent *agent, const uint8_t *payload, size_t len)
 {
-    union {
-        struct rand_pool_info info;
-        uint8_t bytes[sizeof(struct rand_pool_info) + ENTROPY_MAX];
-    } pool;
+    int r;
 
-    if (len == 0 || len > ENTROPY_MAX)
+    if (len == 0)
         return -EBADMSG;
-    pool.info.entropy_count = (int)len * 8;
-    pool.info.buf_size = (int)len;
-    memcpy(pool.bytes + sizeof(struct rand_pool_info), payload, len);
-    if (ioctl(agent->random_fd, RNDADDENTROPY, &pool.info) < 0 || ioctl(agent->random_fd, RNDRESEEDCRNG) < 0)
-        return errno;
-    return 0;
+    r = identity_add_entropy(&agent->identity, payload, len);
+    if (r == 0)
+        identity_first(&agent->identity);
+    return -r;
 }
 
 /* The value of "Key:   123 kB"; 0 when it is not there. */
@@ -150,6 +138,10 @@ int control_frame(struct session *s, enum wire_type type, const uint8_t *payload
         return 0;
     case WIRE_PING:
         break;
+    case WIRE_FREEZE:
+    case WIRE_THAW:
+    case WIRE_CLONE:
+        return freeze_frame(s, type, payload, len);
     default:
         return -EPROTO;
     }
@@ -159,6 +151,6 @@ int control_frame(struct session *s, enum wire_type type, const uint8_t *payload
         session_fail(
                 s, WIRE_E_IO, r, "%s: %s", type == WIRE_TIME ? "setting the clock" : "adding entropy", strerror(r));
     else
-        answer(s);
+        control_answer(s);
     return 0;
 }

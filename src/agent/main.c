@@ -28,14 +28,15 @@ static void tune_malloc(void)
 
 static int usage(FILE *to, int status)
 {
-    (void)fprintf(to, "usage: ironclaw-agent --listen-unix PATH [--seccomp LEVEL] | --version\n"
+    (void)fprintf(to, "usage: ironclaw-agent --listen-unix PATH [--seccomp LEVEL] [--frozen] | --version\n"
                       "PID 1 of an IronClaw guest. Outside of one it only serves PATH, for tests.\n");
     return status;
 }
 
-static int serve_unix(const char *path, const struct sock_fprog *filter)
+static int serve_unix(const char *path, const struct sock_fprog *filter, bool frozen)
 {
-    struct agent_options options = {.listen_unix = path, .init_us = clock_now_us(), .filter = *filter};
+    struct agent_options options = {
+            .listen_unix = path, .init_us = clock_now_us(), .filter = *filter, .template = frozen};
     int r;
 
     log_init("ironclaw-agent", LOG_INFO, STDERR_FILENO);
@@ -74,6 +75,8 @@ static _noreturn_ void serve_guest(void)
 
     boot_system(&boot, options.init_us);
     options.tied = boot.tied;
+    options.template = boot.template;
+    options.test_no_reseed = boot.test_no_reseed;
     load_filter(boot.seccomp, &options.filter);
     r = agent_init(&agent, &options);
     if (r < 0)
@@ -89,6 +92,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {
             {"listen-unix", required_argument, NULL, 'l'},
             {"seccomp", required_argument, NULL, 's'},
+            {"frozen", no_argument, NULL, 'f'},
             {"version", no_argument, NULL, 'V'},
             {"help", no_argument, NULL, 'h'},
             {0},
@@ -96,6 +100,7 @@ int main(int argc, char **argv)
     struct sock_fprog filter = {0};
     enum seccomp_level level;
     const char *path = NULL;
+    bool frozen = false;
     int c;
 
     tune_malloc();
@@ -110,6 +115,9 @@ int main(int argc, char **argv)
             if (seccomp_level_parse(optarg, &level) < 0 || filter_load(level, &filter) < 0)
                 return usage(stderr, 2);
             break;
+        case 'f':
+            frozen = true;
+            break;
         case 'V':
             (void)printf("ironclaw-agent %s\n", IRONCLAW_VERSION);
             return 0;
@@ -121,5 +129,5 @@ int main(int argc, char **argv)
     }
     if (!path || optind != argc)
         return usage(stderr, 2);
-    return serve_unix(path, &filter);
+    return serve_unix(path, &filter, frozen);
 }

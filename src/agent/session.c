@@ -11,6 +11,7 @@
 #include "agent/control.h"
 #include "agent/copy.h"
 #include "agent/exec.h"
+#include "agent/freeze.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -34,6 +35,7 @@ int session_new(struct session **ret, struct agent *agent, int fd, bool ready)
     s->ready = s->connecting = ready;
     s->state = ready ? WIRE_ST_READY : WIRE_ST_START;
     s->kind = ready ? WIRE_SESSION_CONTROL : 0;
+    s->version = WIRE_VERSION;
     s->timer.expired = on_timer;
     s->conn = (struct loop_fd){.fd = fd, .ready = on_connection, .events = ready ? EPOLLOUT : EPOLLIN | EPOLLRDHUP};
     r = loop_add(&agent->loop, &s->conn);
@@ -72,15 +74,16 @@ void session_free(struct session *s)
 void session_close(struct session *s)
 {
     struct agent *agent = s->agent;
-    bool tied = s->ready && agent->options.tied;
+    bool tied = s->ready && agent->options.tied && !agent->freeze.on;
 
     agent->sessions[s->index] = NULL;
     agent->session_count--;
+    if (agent->ready == s)
+        agent->ready = NULL;
+    freeze_session_gone(agent, s);
     session_free(s);
-    if (tied) {
-        log_msg(LOG_WARN, "the ready connection ended and this VM is tied to it: powering off");
-        agent_shut_down(agent);
-    }
+    if (tied)
+        agent_untied(agent);
 }
 
 size_t session_unsent(const struct session *s)
@@ -182,6 +185,9 @@ static void take_hello(struct session *s, const uint8_t *payload, size_t len)
                 WIRE_VERSION_MIN, WIRE_VERSION, hello.version_min, hello.version);
     } else {
         s->kind = hello.session;
+        s->version = MIN(hello.version, (uint16_t)WIRE_VERSION);
+        if (s->kind != WIRE_SESSION_CONTROL)
+            (void)freeze_refuses(s);
     }
 }
 
@@ -196,11 +202,13 @@ static int take_frame(struct session *s, const struct wire_frame *frame, const u
         take_hello(s, payload, frame->len);
         return 0;
     case WIRE_EXEC:
-        exec_start(s, payload, frame->len);
+        if (!freeze_refuses(s))
+            exec_start(s, payload, frame->len);
         return 0;
     case WIRE_PUT:
     case WIRE_GET:
-        copy_start(s, frame->type, payload, frame->len);
+        if (!freeze_refuses(s))
+            copy_start(s, frame->type, payload, frame->len);
         return 0;
     case WIRE_STDIN:
     case WIRE_CLOSE_STDIN:

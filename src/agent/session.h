@@ -40,6 +40,7 @@ struct session {
     size_t out_at; /* bytes of out already sent */
     enum wire_state state;
     enum wire_session kind;
+    uint16_t version;       /* that both sides speak */
     bool ready, connecting; /* the connection that the agent made */
     bool ending, lingering; /* last frame queued; sent and shut down */
     bool dirty;             /* has something to flush */

@@ -25,11 +25,12 @@
 #define API 2u
 #define CPU 4u
 #define BLK 8u
-#define VSK 16u
-#define TCG 32u
-#define KVM 64u
+#define FLT 16u /* page faults */
+#define VSK 32u
+#define TCG 64u
+#define KVM 128u
 #define QEM (TCG | KVM)
-#define ALL 127u
+#define ALL 255u
 
 static const char host_file[] = "/etc/passwd";
 static _Alignas(4096) char buffer[4096]; /* a page */

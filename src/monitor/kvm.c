@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "monitor/kvm.h"
 
+#include <assert.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -142,6 +143,41 @@ int kvm_add_memory(struct kvm *kvm, const struct memory *memory, bool track_dirt
             return vm_fail(error, -errno, "KVM does not take %llu MiB of guest memory at %#llx: %s",
                     (unsigned long long)region->size >> 20, (unsigned long long)region->start.v, strerror(errno));
     }
+    return 0;
+}
+
+/* Slots start at whole words of the bitmap, as RAM is whole MiB: KVM's words go right where they belong. */
+static int take_slot(const struct kvm *kvm, const struct memory *memory, size_t slot, struct dirty_pages *dirty,
+        struct vm_error *error)
+{
+    size_t page = (size_t)(memory->gmem.regions[slot].host - memory->host) / DIRTY_PAGE;
+    struct kvm_dirty_log log = {.slot = (uint32_t)slot, .dirty_bitmap = &dirty->words[page / 64]};
+
+    assert(page % 64 == 0 && memory->gmem.regions[slot].size % (64ull * DIRTY_PAGE) == 0);
+    if (ioctl(kvm->vm_fd, KVM_GET_DIRTY_LOG, &log) < 0)
+        return vm_fail(error, -errno, "KVM does not tell which pages are dirty: %s", strerror(errno));
+    return 0;
+}
+
+int kvm_take_dirty(const struct kvm *kvm, struct memory *memory, struct dirty_pages *ret, struct vm_error *error)
+{
+    struct dirty_pages dirty;
+    int r;
+
+    if (!memory->gmem.dirty)
+        return vm_fail(error, -EINVAL, "what changed is not known: track_dirty_pages was not set before the start");
+    r = dirty_pages_init(&dirty, memory->host, memory->bytes);
+    if (r < 0)
+        return vm_fail(error, r, "out of memory");
+    for (size_t i = 0; r == 0 && i < memory->gmem.count; i++)
+        r = take_slot(kvm, memory, i, &dirty, error);
+    if (r < 0) {
+        memory_put_dirty(memory, &dirty);
+        dirty_pages_deinit(&dirty);
+        return r;
+    }
+    dirty_pages_move(&memory->written, &dirty);
+    *ret = dirty;
     return 0;
 }
 

@@ -25,6 +25,14 @@ bool kvm_has_hardware(void);
 int kvm_init(struct kvm *kvm, struct vm_error *error);
 void kvm_deinit(struct kvm *kvm);
 int kvm_add_memory(struct kvm *kvm, const struct memory *memory, bool track_dirty, struct vm_error *error);
+/*
+ * Every page that was written since the last call (or since the memory was
+ * made): by the guest, by KVM for it, and by the monitor. The marks move into
+ * *ret, which the caller frees; afterwards all is clean. The guest and the
+ * devices stand still. Who then fails to use them gives them back with
+ * memory_put_dirty(), or the next diff lacks their pages.
+ */
+int kvm_take_dirty(const struct kvm *kvm, struct memory *memory, struct dirty_pages *ret, struct vm_error *error);
 /* A write of `value` (4 bytes) at `address` signals fd and does not leave the kernel. */
 int kvm_add_ioeventfd(struct kvm *kvm, int fd, uint64_t address, uint32_t value, struct vm_error *error);
 /* A write to fd pulses line `gsi` of the IOAPIC and PIC. */

@@ -7,6 +7,7 @@
 
 #include "monitor/cpuid-filter.h"
 #include "monitor/layout.h"
+#include "monitor/snapshot/kvm-state.h"
 #include "monitor/vcpu.h"
 
 #define CR0_PE    (1u << 0)
@@ -33,17 +34,36 @@ static int failed(struct vm_error *error, const struct vcpu *vcpu, const char *w
     return vm_fail(error, -errno, "vCPU %u: %s: %s", vcpu->index, what, strerror(errno));
 }
 
-static int set_cpuid(struct vcpu *vcpu, const struct vcpus_options *options, struct vm_error *error)
+/* What a vCPU of a new guest sees; NULL without memory. */
+static struct kvm_cpuid2 *make_cpuid(const struct vcpu *vcpu, const struct vcpus_options *options)
 {
     const struct kvm_cpuid2 *host = options->kvm->cpuid;
     size_t bytes = sizeof(*host) + host->nent * sizeof(host->entries[0]);
-    _cleanup_(freep) struct kvm_cpuid2 *cpuid = malloc(bytes);
+    struct kvm_cpuid2 *cpuid = malloc(bytes);
+
+    if (!cpuid)
+        return NULL;
+    memcpy(cpuid, host, bytes);
+    cpuid_filter(cpuid, vcpu->index, options->count);
+    return cpuid;
+}
+
+static int set_cpuid(struct vcpu *vcpu, const struct vcpus_options *options, struct vm_error *error)
+{
+    _cleanup_(freep) struct kvm_cpuid2 *cpuid = make_cpuid(vcpu, options);
 
     if (!cpuid)
         return vm_fail(error, -ENOMEM, "out of memory");
-    memcpy(cpuid, host, bytes);
-    cpuid_filter(cpuid, vcpu->index, options->count);
     return ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0 ? failed(error, vcpu, "CPUID") : 0;
+}
+
+static int restore(struct vcpu *vcpu, const struct vcpus_options *options, struct vm_error *error)
+{
+    _cleanup_(freep) struct kvm_cpuid2 *cpuid = make_cpuid(vcpu, options);
+
+    if (!cpuid)
+        return vm_fail(error, -ENOMEM, "out of memory");
+    return snapshot_restore_vcpu(options->from, options->kvm, vcpu->fd, vcpu->index, cpuid, error);
 }
 
 static int set_msrs(struct vcpu *vcpu, struct vm_error *error)
@@ -170,8 +190,11 @@ static int set_entry(struct vcpu *vcpu, const struct boot_entry *entry, const st
 int vcpu_set_state(struct vcpu *vcpu, const struct vcpus_options *options, struct vm_error *error)
 {
     struct kvm_fpu fpu = {.fcw = 0x37f, .mxcsr = 0x1f80};
-    int r = set_cpuid(vcpu, options, error);
+    int r;
 
+    if (options->from)
+        return restore(vcpu, options, error);
+    r = set_cpuid(vcpu, options, error);
     if (r == 0)
         r = set_msrs(vcpu, error);
     if (r == 0 && ioctl(vcpu->fd, KVM_SET_FPU, &fpu) < 0)

@@ -17,6 +17,7 @@
 #include "monitor/boot/boot.h"
 #include "monitor/bus.h"
 #include "monitor/kvm.h"
+#include "monitor/snapshot/format.h"
 #include "monitor/vm.h"
 
 enum vcpu_wish { VCPU_HOLD, VCPU_RUN, VCPU_QUIT };
@@ -52,6 +53,7 @@ struct vcpus_options {
     struct gmem *mem;
     uint32_t count;
     const struct boot_entry *entry; /* where vCPU 0 starts; the others wait for the guest's INIT and SIPI */
+    const struct snapshot *from;    /* instead: all go on where they were; NULL: no */
     const struct bus *pio, *mmio;
     void (*on_end)(void *userdata, const struct vm_end *end);
     void *userdata;
@@ -65,5 +67,5 @@ void vcpus_run(struct vcpus *vcpus);
 void vcpus_hold(struct vcpus *vcpus);   /* returns when no vCPU is in the guest or in a device */
 void vcpus_deinit(struct vcpus *vcpus); /* ends the threads; right also after a failed init */
 
-/* The first state of a vCPU: registers, CPUID, MSRs, local APIC (vcpu-state.c). */
+/* The first state of a vCPU: registers, CPUID, MSRs, local APIC (vcpu-state.c), from the entry or the snapshot. */
 int vcpu_set_state(struct vcpu *vcpu, const struct vcpus_options *options, struct vm_error *error);

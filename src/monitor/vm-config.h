@@ -65,6 +65,24 @@ struct serial_config {
     char *output_path; /* NULL: the monitor's stdout */
 };
 
+/* Requests about snapshots. */
+struct snapshot_create_config {
+    char *snapshot_path, *mem_file_path;
+    bool diff;
+};
+
+enum memory_backend { MEMORY_BACKEND_FILE, MEMORY_BACKEND_UFFD };
+
+struct snapshot_load_config {
+    char *snapshot_path;
+    char *backend_path;            /* of mem_backend, */
+    enum memory_backend backend;   /* whose kind this is; */
+    char *mem_file_path;           /* or this one, the older way to say File */
+    char *uds_path;                /* NULL: the vsock's path stays what it was */
+    char *prefetch_path;           /* NULL: none */
+    bool track_dirty_pages, resume;
+};
+
 struct vm_config {
     char id[VM_MAX_ID + 1]; /* --id, "anonymous-instance" unless given */
     struct machine_config machine;

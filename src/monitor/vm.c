@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "monitor/vm.h"
+#include "monitor/vm-private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,57 +12,13 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "monitor/boot/boot.h"
-#include "monitor/bus.h"
-#include "monitor/devices/devices.h"
-#include "monitor/devices/mmio.h"
-#include "monitor/layout.h"
-#include "monitor/memory.h"
-#include "monitor/vcpu.h"
+#include "monitor/snapshot/memory-file.h"
 #include "vsock/vsock.h"
 
 /* What a guest gets whose boot source says nothing of it; as Firecracker. */
 #define DEFAULT_BOOT_ARGS                                                                                              \
     "reboot=k panic=1 pci=off nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
 #define BOOT_TIMER_VALUE 123u
-
-struct vm_drive {
-    char *id;
-    struct block *block;
-    struct virtio_mmio *mmio;
-};
-
-struct vm {
-    struct loop *loop;
-    struct memory memory;
-    struct kvm kvm;
-    struct bus pio, mmio;
-    struct vcpus vcpus;
-    bool started;
-
-    struct virtio_mmio virtio[LAYOUT_MAX_VIRTIO];
-    struct boot_device announced[LAYOUT_MAX_VIRTIO];
-    size_t virtio_count;
-    struct vm_drive drives[VM_MAX_DRIVES];
-    size_t drive_count;
-    struct vsock_dev *vsock;
-    struct rng *rng;
-    struct balloon *balloon;
-    struct serial *serial;
-    struct i8042 *kbd;
-    int serial_irq, kbd_irq;
-
-    uint64_t start_us, start_cpu_us; /* of the process, for the boot timer */
-    bool boot_timed;                 /* atomic: the guest wrote to it */
-
-    /* How it ended: the first vCPU to report wins, the VMM thread is told by the eventfd. */
-    pthread_mutex_t end_lock;
-    struct vm_end end;
-    bool ended;
-    struct loop_fd end_event;
-    void (*on_end)(void *userdata, const struct vm_end *end);
-    void *userdata;
-};
 
 /* ---- the end ---- */
 
@@ -282,22 +238,38 @@ static int load_kernel(struct vm *vm, const struct vm_config *config, struct boo
     return boot_load(ret, &boot, error);
 }
 
+static int load_memory(struct vm *vm, const struct vm_options *options, struct vm_error *error)
+{
+    const struct vm_source *from = options->from;
+    _cleanup_(fd_closep) int fd = from->backend == MEMORY_BACKEND_UFFD ? -1 : open(from->memory_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+    if (from->backend == MEMORY_BACKEND_UFFD)
+        return vm_fail(error, -ENOTSUP, "mem_backend Uffd is not there yet");
+    if (fd < 0)
+        return vm_fail(error, -errno, "memory file %s: %s; name the one that was made with this snapshot",
+                from->memory_path, strerror(errno));
+    return memory_load_file(
+            &vm->memory, &options->config->machine, fd, from->memory_path, from->state->id, error);
+}
+
 static int build(struct vm *vm, const struct vm_options *options, struct vm_error *error)
 {
     const struct vm_config *config = options->config;
     struct bus_range timer = {.base = LAYOUT_BOOT_TIMER, .size = 1, .write = on_boot_timer, .device = vm};
+    const struct vm_source *from = options->from;
     struct boot_entry entry;
     struct vcpus_options vcpus = {
             .kvm = &vm->kvm,
             .mem = &vm->memory.gmem,
             .count = config->machine.vcpu_count,
             .entry = &entry,
+            .from = from ? from->state : NULL,
             .pio = &vm->pio,
             .mmio = &vm->mmio,
             .on_end = report_end,
             .userdata = vm,
     };
-    int r = memory_init(&vm->memory, &config->machine, error);
+    int r = from ? load_memory(vm, options, error) : memory_init(&vm->memory, &config->machine, error);
 
     if (r == 0)
         r = kvm_init(&vm->kvm, error);
@@ -309,9 +281,11 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
         r = add_virtio(vm, options, error);
     if (r == 0 && options->boot_timer)
         r = add_range(&vm->mmio, timer, error);
-    if (r == 0)
+    if (r == 0 && !from)
         r = load_kernel(vm, config, &entry, error);
-    return r == 0 ? vcpus_init(&vm->vcpus, &vcpus, error) : r;
+    if (r == 0)
+        r = vcpus_init(&vm->vcpus, &vcpus, error);
+    return r == 0 && from ? vm_restore(vm, from->state, error) : r;
 }
 
 static int start_drives(struct vm *vm, struct vm_error *error)
@@ -393,12 +367,20 @@ void vm_free(struct vm *vm)
 
 /* ---- driving ---- */
 
+static void run(struct vm *vm)
+{
+    if (vm->restored)
+        vm_go_on(vm);
+    vm->restored = false;
+    vm->started = true;
+    vcpus_run(&vm->vcpus);
+}
+
 int vm_start(struct vm *vm, struct vm_error *error)
 {
     if (vm->started)
         return vm_fail(error, -EALREADY, "the VM runs already");
-    vm->started = true;
-    vcpus_run(&vm->vcpus);
+    run(vm);
     return 0;
 }
 
@@ -414,7 +396,7 @@ int vm_resume(struct vm *vm, struct vm_error *error)
 {
     if (!vm->started)
         return vm_fail(error, -EINVAL, "the VM was not started");
-    vcpus_run(&vm->vcpus);
+    run(vm);
     return 0;
 }
 

@@ -7,6 +7,7 @@
  *   vm_new      acquires everything: memory, KVM, kernel, drives, sockets, threads; no guest instruction has run
  *   vm_start    lets the vCPUs run
  *   vm_pause    returns when no vCPU is in the guest any more
+ *   vm_save     the state of a paused VM, for a snapshot; vm_new makes a VM from it again
  *   vm_free     ends the threads, closes everything; right in every state
  *
  * The end of the guest (reset, triple fault, KVM error) reaches on_end on the
@@ -15,6 +16,7 @@
 #pragma once
 
 #include "base/loop.h"
+#include "monitor/snapshot/format.h"
 #include "monitor/vm-config.h"
 
 struct vm;
@@ -33,8 +35,16 @@ struct vm_end {
     char text[VM_ERROR_MAX];
 };
 
+/* What a VM goes on from, in place of a kernel. */
+struct vm_source {
+    const struct snapshot *state;
+    enum memory_backend backend;
+    const char *memory_path; /* the memory file, or the socket of who serves its pages */
+};
+
 struct vm_options {
     const struct vm_config *config; /* borrowed for vm_new() only */
+    const struct vm_source *from;   /* borrowed likewise; its state's configuration is `config`. NULL: it boots */
     struct loop *loop;              /* the VMM thread's; outlives the VM */
     void (*on_end)(void *userdata, const struct vm_end *end);
     void *userdata;
@@ -49,9 +59,25 @@ DEFINE_CLEANUP(struct vm *, vm_free)
 
 int vm_start(struct vm *vm, struct vm_error *error);
 int vm_pause(struct vm *vm, struct vm_error *error);
-int vm_resume(struct vm *vm, struct vm_error *error);
+int vm_resume(struct vm *vm, struct vm_error *error); /* also for the first time, when it was made from a snapshot */
 /* -ENOTSUP: the guest has no keyboard controller that listens. */
 int vm_send_ctrl_alt_del(struct vm *vm, struct vm_error *error);
+
+/*
+ * The state file of a VM that is paused, into an empty buffer, and its memory
+ * into memory_fd. Nothing of the VM changes but the marks of dirty pages,
+ * which vm_saved() gives back when no snapshot came of it after all; it is to
+ * be called once after each vm_save(), also after one that failed.
+ * -EINVAL: a diff, and nobody knows what changed.
+ */
+struct vm_save_options {
+    const struct vm_config *config;
+    const uint8_t *id; /* SNAPSHOT_ID_BYTES */
+    bool diff;
+    int memory_fd;
+};
+int vm_save(struct vm *vm, const struct vm_save_options *options, struct buf *ret, struct vm_error *error);
+void vm_saved(struct vm *vm, bool kept);
 
 /* Opens the drive's (new) path_on_host again and tells the guest its size. -ENOENT: no such drive. */
 int vm_update_drive(struct vm *vm, const char *drive_id, const char *path_on_host, struct vm_error *error);

@@ -25,6 +25,8 @@
 #include "monitor/devices/devices.h"
 #include "monitor/devices/serial-output.h"
 #include "monitor/kvm.h"
+#include "monitor/snapshot/files.h"
+#include "monitor/snapshot/uffd.h"
 #include "monitor/vcpu.h"
 #include "monitor/vm.h"
 
@@ -105,8 +107,11 @@ static void close_mailbox(struct vmm *vmm)
 
 /* ---- what its threads may ask the kernel for ---- */
 
+#define READ_KVM(request, why) SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, (uint32_t)(request), why)
+
 /* This thread's once the VM is there: vsock, serial port, balloon and rng live on it, and the VM's end. It makes no
- * thread, no file and no listener any more. Paths are checked by no filter. */
+ * thread and no listener any more, and no file but the new ones of a snapshot. Paths are checked by no filter. Of KVM
+ * it reads what a snapshot has, and changes nothing. */
 static const struct seccomp_rule calls[] = {
         SECCOMP_ALLOW(epoll_wait, "the loop"),
         SECCOMP_ALLOW(epoll_ctl, "sources of the loop come, go, and wait for room"),
@@ -130,10 +135,31 @@ static const struct seccomp_rule calls[] = {
         SECCOMP_ALLOW(fstat, "serial port: size of the log; a drive's file"),
         SECCOMP_ALLOW(newfstatat, "the same; the end: whether a socket is still ours"),
         SECCOMP_ALLOW(pread64, "serial port: the log is cut"),
-        SECCOMP_ALLOW(pwrite64, "serial port: the log is cut"),
-        SECCOMP_ALLOW(ftruncate, "serial port: the log is cut"),
+        SECCOMP_ALLOW(pwrite64, "serial port: the log is cut; a snapshot's memory"),
+        SECCOMP_ALLOW(ftruncate, "the same"),
         SECCOMP_ALLOW(lseek, "serial port: the log is cut; a drive's size"),
         SECCOMP_ALLOW_IF(openat, 2, O_CREAT | O_TRUNC | O_TMPFILE, 0, "PATCH /drives: what is there already"),
+        SECCOMP_ALLOW_IF(openat, 2, O_CREAT | O_EXCL | O_TRUNC | O_TMPFILE, O_CREAT | O_EXCL, "snapshot: new files"),
+        SECCOMP_ALLOW(fsync, "snapshot: on the disk before it has its name"),
+        SECCOMP_ALLOW(rename, "snapshot: the files' names, when they are whole"),
+        READ_KVM(KVM_GET_MSR_INDEX_LIST, "snapshot: the state of the vCPUs"),
+        READ_KVM(KVM_GET_MP_STATE, "the same"),
+        READ_KVM(KVM_GET_SREGS, "the same"),
+        READ_KVM(KVM_GET_REGS, "the same"),
+        READ_KVM(KVM_GET_XCRS, "the same"),
+        READ_KVM(KVM_GET_DEBUGREGS, "the same"),
+        READ_KVM(KVM_GET_LAPIC, "the same"),
+        READ_KVM(KVM_GET_VCPU_EVENTS, "the same"),
+        READ_KVM(KVM_GET_TSC_KHZ, "the same"),
+        READ_KVM(KVM_GET_CPUID2, "the same"),
+        READ_KVM(KVM_GET_MSRS, "the same"),
+        READ_KVM(KVM_CHECK_EXTENSION, "the same: how large the FPU's is"),
+        READ_KVM(KVM_GET_XSAVE, "the same"),
+        READ_KVM(KVM_GET_XSAVE2, "the same"),
+        READ_KVM(KVM_GET_IRQCHIP, "snapshot: interrupt controllers"),
+        READ_KVM(KVM_GET_PIT2, "the same"),
+        READ_KVM(KVM_GET_CLOCK, "the same"),
+        READ_KVM(KVM_GET_DIRTY_LOG, "snapshot: what changed"),
         SECCOMP_ALLOW(brk, "malloc"),
         SECCOMP_ALLOW_IF(mmap, 2, PROT_EXEC, 0, "malloc"),
         SECCOMP_ALLOW(mremap, "realloc"),
@@ -142,14 +168,14 @@ static const struct seccomp_rule calls[] = {
         SECCOMP_ALLOW(getpid, "the same"),
         SECCOMP_ALLOW(gettid, "abort()"),
         SECCOMP_ALLOW(rt_sigprocmask, "around tgkill"),
-        SECCOMP_ALLOW(unlink, "the end: sockets"),
+        SECCOMP_ALLOW(unlink, "the end: sockets; snapshot: what was not finished"),
         SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, TCSETS, "the end: the terminal"),
         SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, TCGETS, "the same: tcsetattr() looks whether it was done"),
         SECCOMP_ALLOW(exit_group, "the end"),
 };
 const struct seccomp_profile vmm_seccomp = {"vmm", calls, ARRAY_SIZE(calls)};
 const struct seccomp_profile *const vmm_profiles[VMM_PROFILES] = {
-        &vmm_seccomp, &api_seccomp, &vcpu_seccomp, &block_seccomp};
+        &vmm_seccomp, &api_seccomp, &vcpu_seccomp, &block_seccomp, &uffd_seccomp};
 
 /* ---- what the controller asks for ---- */
 
@@ -184,11 +210,13 @@ static void restore_terminal(struct vmm *vmm)
     vmm->raw_terminal = false;
 }
 
-static int start(void *userdata, const struct vm_config *config, struct vm_error *error)
+/* From its kernel, or from a snapshot. From here on this thread has its filter. */
+static int make_vm(
+        struct vmm *vmm, const struct vm_config *config, const struct vm_source *from, bool run, struct vm_error *error)
 {
-    struct vmm *vmm = userdata;
     struct vm_options options = {
             .config = config,
+            .from = from,
             .loop = &vmm->loop,
             .on_end = on_end,
             .userdata = vmm,
@@ -203,7 +231,8 @@ static int start(void *userdata, const struct vm_config *config, struct vm_error
         set_terminal(vmm);
     if (r == 0) {
         seccomp_enter(&vmm_seccomp);
-        r = vm_start(vmm->vm, error);
+        if (run)
+            r = from ? vm_resume(vmm->vm, error) : vm_start(vmm->vm, error);
     }
     if (r < 0) {
         vm_free(vmm->vm);
@@ -211,6 +240,39 @@ static int start(void *userdata, const struct vm_config *config, struct vm_error
         restore_terminal(vmm);
     }
     return r;
+}
+
+static int start(void *userdata, const struct vm_config *config, struct vm_error *error)
+{
+    return make_vm(userdata, config, NULL, true, error);
+}
+
+static int create_snapshot(void *userdata, const struct vm_config *config, const struct snapshot_create_config *request,
+        struct vm_error *error)
+{
+    return snapshot_create(((struct vmm *)userdata)->vm, config, request, error);
+}
+
+static int load_snapshot(
+        void *userdata, const struct snapshot_load_config *request, struct vm_config *config, struct vm_error *error)
+{
+    struct vm_source from = {.backend = request->backend, .memory_path = request->backend_path};
+    _cleanup_(vm_config_deinit) struct vm_config loaded = {0};
+    _cleanup_(freep) void *bytes = NULL;
+    struct snapshot state;
+    int r = snapshot_read(request->snapshot_path, &state, &bytes, error);
+
+    from.state = &state;
+    if (r == 0)
+        r = snapshot_configure(&state, request, config, &loaded, error);
+    if (r == 0)
+        r = make_vm(userdata, &loaded, &from, request->resume, error);
+    if (r < 0)
+        return r;
+    vm_config_deinit(config);
+    *config = loaded;
+    loaded = (struct vm_config){0};
+    return 0;
 }
 
 static int do_pause(void *userdata, struct vm_error *error)
@@ -341,6 +403,8 @@ static int set_metrics(void *userdata, const char *path, struct vm_error *error)
 
 static const struct controller_ops controller_ops = {
         .start = start,
+        .create_snapshot = create_snapshot,
+        .load_snapshot = load_snapshot,
         .pause = do_pause,
         .resume = do_resume,
         .ctrl_alt_del = ctrl_alt_del,
@@ -387,7 +451,8 @@ static int watch_signals(struct vmm *vmm)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR ||
+            signal(SIGXFSZ, SIG_IGN) == SIG_ERR) /* a file that may not grow fails its write, not the VM */
         return -errno;
     vmm->signals = (struct loop_fd){
             .fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), .events = EPOLLIN, .ready = on_signal};

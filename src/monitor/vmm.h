@@ -9,7 +9,7 @@
 #include "jail/seccomp.h"
 #include "monitor/options.h"
 
-#define VMM_PROFILES 4u
+#define VMM_PROFILES 5u
 /* The VMM thread's own, and one for each kind of thread. */
 extern const struct seccomp_profile vmm_seccomp;
 extern const struct seccomp_profile *const vmm_profiles[VMM_PROFILES];

@@ -113,6 +113,7 @@ int gmem_write(const struct gmem *mem, struct gpa at, const void *src, size_t le
         return -EFAULT;
     for (int i = 0; i < n; i++) {
         memcpy(iov[i].iov_base, from, iov[i].iov_len);
+        gmem_wrote(mem, iov[i].iov_base, iov[i].iov_len);
         from += iov[i].iov_len;
     }
     return 0;

@@ -12,8 +12,12 @@
  * the copy, and used from the copy. A view (gmem_slice, gmem_iovec) is for
  * payload that nobody on the host interprets.
  *
+ * Who wants to know what the host wrote (a snapshot of what changed) hangs a
+ * bitmap on `dirty`. gmem_write() marks there by itself; who writes through a
+ * view says gmem_wrote(), for chains and rings virtqueue.c does.
+ *
  * Single-threaded, except that the rings' loads and stores are ordered
- * against the guest's vCPUs. Mappings are borrowed: who maps a region removes
+ * against the guest's vCPUs, and that any thread may mark. Mappings are borrowed: who maps a region removes
  * it here before unmapping. Nothing allocates or makes system calls.
  */
 #pragma once
@@ -22,6 +26,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
+
+#include "virtio/dirty.h"
 
 #define GMEM_MAX_REGIONS 16u
 
@@ -38,6 +44,7 @@ struct gmem_region {
 struct gmem {
     struct gmem_region regions[GMEM_MAX_REGIONS];
     size_t count;
+    struct dirty_pages *dirty; /* borrowed; NULL: nobody wants to know */
 };
 
 /* -EINVAL: empty, or wraps in guest or host addresses; -EEXIST: overlaps another region; -ENOSPC: table full. */
@@ -58,6 +65,13 @@ int gmem_iovec(const struct gmem *mem, struct gpa at, uint64_t len, struct iovec
 /* All or nothing: -EFAULT leaves dst and guest memory alone. May cross adjacent regions. */
 int gmem_read(const struct gmem *mem, struct gpa at, void *dst, size_t len);
 int gmem_write(const struct gmem *mem, struct gpa at, const void *src, size_t len);
+
+/* The host wrote these bytes of a view, or will before anybody collects the marks. */
+static inline void gmem_wrote(const struct gmem *mem, const void *view, size_t len)
+{
+    if (mem->dirty)
+        dirty_pages_add(mem->dirty, view, len);
+}
 
 /* Copies out of a view exactly once: the compiler may not go back to the view for a value it has in dst. */
 void gmem_copy_once(void *dst, const void *view, size_t len);

@@ -117,6 +117,27 @@ static void test_read_write(void **state)
     assert_memory_equal(high + 0x1ffc, "yyyy", 4);
 }
 
+static void test_writes_are_marked(void **state)
+{
+    struct gmem mem = {0};
+    struct dirty_pages dirty;
+    static uint8_t ram[4 * 4096] __attribute__((aligned(4096)));
+
+    assert_int_equal(gmem_add(&mem, AT(0x10000), 2 * 4096, ram), 0);
+    assert_int_equal(gmem_add(&mem, AT(0x12000), 2 * 4096, ram + 2 * 4096), 0);
+    assert_int_equal(gmem_write(&mem, AT(0x10000), "a", 1), 0); /* nobody wants to know */
+    assert_int_equal(dirty_pages_init(&dirty, ram, sizeof(ram)), 0);
+    mem.dirty = &dirty;
+    assert_int_equal(gmem_write(&mem, AT(0x11fff), "ab", 2), 0);
+    assert_int_equal(dirty.words[0], 1 << 1 | 1 << 2);
+    assert_int_equal(gmem_write(&mem, AT(0x13fff), "ab", 2), -EFAULT);
+    assert_int_equal(gmem_read(&mem, AT(0x13000), &(uint8_t){0}, 1), 0);
+    assert_int_equal(dirty.words[0], 1 << 1 | 1 << 2);
+    gmem_wrote(&mem, gmem_slice(&mem, AT(0x13000), 1), 1);
+    assert_int_equal(dirty.words[0], 1 << 1 | 1 << 2 | 1 << 3);
+    dirty_pages_deinit(&dirty);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -126,6 +147,7 @@ int main(void)
             cmocka_unit_test(test_iovec_crosses_regions),
             cmocka_unit_test(test_iovec_does_not_wrap),
             cmocka_unit_test(test_read_write),
+            cmocka_unit_test(test_writes_are_marked),
     };
 
     return cmocka_run_group_tests_name("gmem", tests, NULL, NULL);

@@ -515,6 +515,80 @@ static void test_split_last(void **state)
     assert_null(vq_chain_split_last(&chain));
 }
 
+/* ---- what the device writes is marked ---- */
+
+static struct dirty_pages dirty;
+
+/* True when exactly these of the first 64 pages were marked; then they are clean again. */
+static bool marked(uint64_t pages)
+{
+    bool same = dirty.words[0] == pages;
+
+    dirty.words[0] = 0;
+    return same;
+}
+
+/* The ring's used part at `used`, so that a test can tell its words apart by their pages. */
+static void start_tracked(bool event_idx, uint64_t used)
+{
+    struct vq_config config;
+
+    start_at(true, event_idx, 0);
+    dirty_pages_deinit(&dirty);
+    assert_int_equal(dirty_pages_init(&dirty, ram, RAM_SIZE), 0);
+    mem.dirty = &dirty;
+    ring.used = used;
+    config = ring_config(&ring, true, event_idx);
+    assert_int_equal(vq_start(&vq, &mem, &config), 0);
+    assert_true(marked(0));
+}
+
+static void test_marks_rings(void **state)
+{
+    /* flags and index in page 5, entries in page 6 */
+    start_tracked(false, 0x5ffc);
+    vq_disable_kicks(&vq);
+    assert_true(marked(1 << 5));
+    assert_false(vq_enable_kicks(&vq));
+    assert_true(marked(1 << 5));
+    vq_push(&vq, 0, 0);
+    assert_true(marked(1 << 5 | 1 << 6));
+    assert_true(vq_should_signal(&vq));
+    assert_true(marked(0));
+    /* all in page 5 but the event word */
+    start_tracked(true, 0x6000 - 4 - 8 * SIZE);
+    vq_disable_kicks(&vq); /* writes nothing */
+    assert_true(marked(0));
+    assert_false(vq_enable_kicks(&vq));
+    assert_true(marked(1 << 6));
+    vq_push(&vq, 0, 0);
+    assert_true(marked(1 << 5));
+    vq_break(&vq, VQ_FAULT_HEAD);
+    vq_push(&vq, 0, 0);
+    assert_false(vq_enable_kicks(&vq));
+    assert_true(marked(0));
+}
+
+static void test_marks_writable_buffers(void **state)
+{
+    start_tracked(true, 0x5000);
+    ring_desc(&ring, 0, DATA, 0x3000, RING_NEXT, 1); /* only read */
+    ring_desc(&ring, 1, DATA + 0x4fff, 2, RING_WRITE | RING_NEXT, 2);
+    ring_desc(&ring, 2, HALF - 4, 12, RING_WRITE | RING_NEXT, 3); /* across the regions */
+    ring_desc(&ring, 3, DATA + 0x8000, 0, RING_WRITE, 0);         /* nothing in it */
+    ring_offer(&ring, 0);
+    assert_int_equal(vq_pop(&vq, &chain), VQ_CHAIN);
+    assert_true(marked(1ull << 0x14 | 1ull << 0x15 | 1ull << 0x1f | 1ull << 0x20));
+    vq_push(&vq, chain.head, 1);
+    assert_true(marked(1 << 5));
+    put_desc(ram + TABLE, DATA + 0x1000, 1, RING_WRITE, 0);
+    ring_desc(&ring, 0, TABLE, 16, RING_INDIRECT, 0);
+    ring_offer(&ring, 0);
+    assert_int_equal(vq_pop(&vq, &chain), VQ_CHAIN);
+    assert_true(marked(1 << 0x11));
+    dirty_pages_deinit(&dirty);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -538,6 +612,8 @@ int main(void)
             cmocka_unit_test(test_restart_continues),
             cmocka_unit_test(test_take_and_split),
             cmocka_unit_test(test_split_last),
+            cmocka_unit_test(test_marks_rings),
+            cmocka_unit_test(test_marks_writable_buffers),
     };
 
     return cmocka_run_group_tests_name("virtqueue", tests, NULL, NULL);

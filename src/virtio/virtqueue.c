@@ -169,10 +169,13 @@ static enum vq_fault add_buffer(const struct virtqueue *vq, const struct desc *d
         return VQ_FAULT_CHAIN_LENGTH;
     if (n < 0)
         return VQ_FAULT_ADDRESS;
-    if (write)
-        chain->writable_count += (size_t)n;
-    else
+    if (!write) {
         chain->readable_count += (size_t)n;
+        return VQ_FAULT_NONE;
+    }
+    chain->writable_count += (size_t)n;
+    for (int i = 0; i < n; i++)
+        gmem_wrote(vq->mem, chain->iov[used + (size_t)i].iov_base, chain->iov[used + (size_t)i].iov_len);
     return VQ_FAULT_NONE;
 }
 
@@ -244,13 +247,16 @@ void vq_unpop(struct virtqueue *vq)
 void vq_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 {
     uint16_t slot = vq->next_used & (vq->config.size - 1);
+    uint8_t *to = vq->used + USED_RING + (size_t)USED_ELEM_SIZE * slot;
     uint32_t elem[2] = {head, written};
 
     if (!usable(vq))
         return;
-    memcpy(vq->used + USED_RING + (size_t)USED_ELEM_SIZE * slot, elem, sizeof(elem));
+    memcpy(to, elem, sizeof(elem));
+    gmem_wrote(vq->mem, to, sizeof(elem));
     vq->next_used++;
     gmem_store_release16(vq->used + USED_IDX, vq->next_used);
+    gmem_wrote(vq->mem, vq->used + USED_IDX, sizeof(uint16_t));
 }
 
 bool vq_should_signal(struct virtqueue *vq)
@@ -270,11 +276,17 @@ bool vq_should_signal(struct virtqueue *vq)
     return (uint16_t)(vq->next_used - event - 1) < fresh;
 }
 
+static void put_word(const struct virtqueue *vq, uint8_t *at, uint16_t value)
+{
+    gmem_store16(at, value);
+    gmem_wrote(vq->mem, at, sizeof(value));
+}
+
 void vq_disable_kicks(struct virtqueue *vq)
 {
     /* With event index there is nothing to say: the driver kicks once, when it passes the last avail_event. */
     if (usable(vq) && !vq->config.event_idx)
-        gmem_store16(vq->used + USED_FLAGS, USED_NO_NOTIFY);
+        put_word(vq, vq->used + USED_FLAGS, USED_NO_NOTIFY);
 }
 
 bool vq_enable_kicks(struct virtqueue *vq)
@@ -282,9 +294,9 @@ bool vq_enable_kicks(struct virtqueue *vq)
     if (!usable(vq))
         return false;
     if (vq->config.event_idx)
-        gmem_store16(avail_event(vq), vq->next_avail);
+        put_word(vq, avail_event(vq), vq->next_avail);
     else
-        gmem_store16(vq->used + USED_FLAGS, 0);
+        put_word(vq, vq->used + USED_FLAGS, 0);
     /* A driver that published before it saw our wish did not kick: look once more, after the wish is out. */
     gmem_fence();
     return !refresh_avail(vq) || vq->avail_seen != vq->next_avail;

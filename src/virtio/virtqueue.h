@@ -20,6 +20,11 @@
  * owner starts the queue again where it was. Buffers are looked up for every
  * chain.
  *
+ * What is written here, rings and event words, is marked in the memory's
+ * bitmap of dirty pages, if it has one. So are a chain's writable buffers, when
+ * vq_pop() hands them out: who collects the marks keeps the devices from
+ * running, so that no chain is in the air between its mark and its bytes.
+ *
  * Pure: no system call, no allocation. Kicks and interrupts belong to the
  * transport; the queue only says whether the driver wants one. One thread per
  * queue; the guest's vCPUs run beside it.

@@ -71,6 +71,8 @@ struct api_request {
     struct vsock_config vsock;
     struct balloon_config balloon;
     struct serial_config serial;
+    struct snapshot_create_config create;
+    struct snapshot_load_config load;
     struct {
         char *path;
         int level; /* enum log_level */

@@ -292,9 +292,26 @@ static int stats_json(struct controller *c, json_t **ret, struct vm_error *error
     return 0;
 }
 
-static int no_snapshots(struct vm_error *error)
+/* A VM in motion has no state to write down. */
+static int create_snapshot(struct controller *c, const struct api_request *r, struct vm_error *error)
 {
-    return vm_fail(error, -ENOTSUP, "Snapshots are not supported yet; start the microVM from its kernel.");
+    if (c->state != CONTROLLER_PAUSED)
+        return vm_fail(error, -EBUSY,
+                "Cannot create a snapshot of a running microVM; pause it first (PATCH /vm with state Paused).");
+    return c->ops->create_snapshot(c->userdata, &c->config, &r->create, error);
+}
+
+static int load_snapshot(struct controller *c, const struct api_request *r, struct vm_error *error)
+{
+    int rc;
+
+    if (c->configured)
+        return vm_fail(
+                error, -EBUSY, "Loading a microVM snapshot not allowed after configuring boot-specific resources.");
+    rc = c->ops->load_snapshot(c->userdata, &r->load, &c->config, error);
+    if (rc == 0)
+        c->state = r->load.resume ? CONTROLLER_RUNNING : CONTROLLER_PAUSED;
+    return rc;
 }
 
 /* When each verb is legal: at any time, before the start, after it. */
@@ -332,7 +349,14 @@ static int check_state(const struct controller *c, enum api_verb verb, struct vm
     return 0;
 }
 
-static int change(struct controller *c, struct api_request *r, struct vm_error *error)
+/* What a VM is made of comes from its snapshot; where its log, metrics and serial output go does not. */
+static bool is_boot_specific(enum api_verb verb)
+{
+    return verb >= API_PUT_MACHINE_CONFIG && verb <= API_PUT_BALLOON && verb != API_PUT_SERIAL &&
+           verb != API_PUT_LOGGER && verb != API_PUT_METRICS && when(verb) == BEFORE;
+}
+
+static int apply(struct controller *c, struct api_request *r, struct vm_error *error)
 {
     switch (r->verb) {
     case API_PUT_MACHINE_CONFIG:
@@ -372,9 +396,20 @@ static int change(struct controller *c, struct api_request *r, struct vm_error *
         return c->ops->ctrl_alt_del(c->userdata, error);
     case API_PATCH_VM:
         return set_paused(c, r->paused, error);
+    case API_SNAPSHOT_CREATE:
+        return create_snapshot(c, r, error);
     default:
-        return no_snapshots(error);
+        return load_snapshot(c, r, error);
     }
+}
+
+static int change(struct controller *c, struct api_request *r, struct vm_error *error)
+{
+    int rc = apply(c, r, error);
+
+    if (rc == 0 && is_boot_specific(r->verb))
+        c->configured = true;
+    return rc;
 }
 
 static int describe(struct controller *c, enum api_verb verb, json_t **ret, struct vm_error *error)

@@ -14,6 +14,12 @@ struct controller_ops {
     int (*start)(void *userdata, const struct vm_config *config, struct vm_error *error); /* vm_new + vm_start */
     int (*pause)(void *userdata, struct vm_error *error);
     int (*resume)(void *userdata, struct vm_error *error);
+    /* Of the VM, which is paused, as `config` says that it is now. */
+    int (*create_snapshot)(void *userdata, const struct vm_config *config, const struct snapshot_create_config *request,
+            struct vm_error *error);
+    /* vm_new from a snapshot, and vm_start if the request says so. What it is made of takes the place of *config. */
+    int (*load_snapshot)(void *userdata, const struct snapshot_load_config *request, struct vm_config *config,
+            struct vm_error *error);
     int (*ctrl_alt_del)(void *userdata, struct vm_error *error);
     int (*update_drive)(void *userdata, const char *id, const char *path, struct vm_error *error);
     int (*balloon_target)(void *userdata, uint32_t mib, struct vm_error *error);
@@ -31,6 +37,7 @@ struct controller {
     void *userdata;
     enum controller_state state;
     struct vm_config config;
+    bool configured;  /* something that a snapshot would bring with it was set */
     bool has_metrics; /* set also by who opened a file before: --metrics-path */
 };
 

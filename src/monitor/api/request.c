@@ -14,14 +14,15 @@
 
 #include "base/log.h"
 
-#define NO_NETWORK "IronClaw VMs have no network card; use /vsock to talk to the guest"
-#define NO_LIMITER "rate limiters are not supported; limit the process with cgroups (io.max, cpu.max)"
-#define PATH_MAX_  4095u
-#define BAD_BODY   "An error occurred when deserializing the json body of a request: "
-#define MAX_UDS    107u /* sun_path with its NUL is 108 bytes */
-#define CID_MIN    3u   /* 0 to 2 and -1 are taken, virtio 1.2 §5.10.4 */
-#define CID_MAX    (UINT32_MAX - 1)
-#define UNSTORED   SIZE_MAX
+#define NO_NETWORK        "IronClaw VMs have no network card; use /vsock to talk to the guest"
+#define NO_LIMITER        "rate limiters are not supported; limit the process with cgroups (io.max, cpu.max)"
+#define PATH_MAX_         4095u
+#define SNAPSHOT_PATH_MAX 4091u /* leaves room for a temporary name */
+#define BAD_BODY          "An error occurred when deserializing the json body of a request: "
+#define MAX_UDS           107u /* sun_path with its NUL is 108 bytes */
+#define CID_MIN           3u   /* 0 to 2 and -1 are taken, virtio 1.2 §5.10.4 */
+#define CID_MAX           (UINT32_MAX - 1)
+#define UNSTORED          SIZE_MAX
 
 enum field_type {
     FIELD_STRING,  /* char * */
@@ -43,11 +44,14 @@ struct field {
     size_t size;
     uint32_t min, max; /* of the number, or bytes of the string */
     unsigned has;
-    const char *const *words; /* ends with NULL */
-    const char *reason;       /* why another word than these is refused */
+    const char *const *words;   /* ends with NULL */
+    const char *reason;         /* why another word than these is refused */
+    const struct field *fields; /* of an object, as of a body */
+    size_t count;
 };
 
-#define AT(member) .at = offsetof(struct api_request, member), .size = sizeof(((struct api_request *)0)->member)
+#define BODY(table) .fields = (table), .count = ARRAY_SIZE(table)
+#define AT(member)  .at = offsetof(struct api_request, member), .size = sizeof(((struct api_request *)0)->member)
 #define WORDS(...)                                                                                                     \
     .words = (const char *const[])                                                                                     \
     {                                                                                                                  \
@@ -149,24 +153,34 @@ static const struct field vm_fields[] = {
 };
 
 static const struct field snapshot_create_fields[] = {
-        {"snapshot_path", FIELD_STRING, true, .at = UNSTORED, .max = PATH_MAX_},
-        {"mem_file_path", FIELD_STRING, true, .at = UNSTORED, .max = PATH_MAX_},
-        {"snapshot_type", FIELD_CHOICE, .at = UNSTORED, WORDS("Full", "Diff")},
+        {"snapshot_path", FIELD_STRING, true, AT(create.snapshot_path), .max = SNAPSHOT_PATH_MAX},
+        {"mem_file_path", FIELD_STRING, true, AT(create.mem_file_path), .max = SNAPSHOT_PATH_MAX},
+        {"snapshot_type", FIELD_CHOICE, AT(create.diff), WORDS("Full", "Diff")},
+};
+
+static const struct field mem_backend_fields[] = {
+        {"backend_type", FIELD_CHOICE, true, AT(load.backend), WORDS("File", "Uffd")}, /* as enum memory_backend */
+        {"backend_path", FIELD_STRING, true, AT(load.backend_path), .max = PATH_MAX_},
+};
+
+static const struct field vsock_override_fields[] = {
+        {"uds_path", FIELD_STRING, true, AT(load.uds_path), .max = MAX_UDS},
 };
 
 static const struct field snapshot_load_fields[] = {
-        {"snapshot_path", FIELD_STRING, true, .at = UNSTORED, .max = PATH_MAX_},
-        {"mem_file_path", FIELD_STRING, .at = UNSTORED, .max = PATH_MAX_},
-        {"mem_backend", FIELD_OBJECT, .at = UNSTORED},
-        {"enable_diff_snapshots", FIELD_BOOL, .at = UNSTORED},
-        {"track_dirty_pages", FIELD_BOOL, .at = UNSTORED},
-        {"resume_vm", FIELD_BOOL, .at = UNSTORED},
-        {"network_overrides", FIELD_ARRAY, .at = UNSTORED},
-        {"vsock_override", FIELD_OBJECT, .at = UNSTORED},
-        {"clock_realtime", FIELD_BOOL, .at = UNSTORED},
+        {"snapshot_path", FIELD_STRING, true, AT(load.snapshot_path), .max = PATH_MAX_},
+        {"mem_file_path", FIELD_STRING, AT(load.mem_file_path), .max = PATH_MAX_},
+        {"mem_backend", FIELD_OBJECT, .at = UNSTORED, BODY(mem_backend_fields)},
+        {"enable_diff_snapshots", FIELD_BOOL, AT(load.track_dirty_pages)},
+        {"track_dirty_pages", FIELD_BOOL, AT(load.track_dirty_pages)}, {"resume_vm", FIELD_BOOL, AT(load.resume)},
+        {"network_overrides", FIELD_ARRAY, .at = UNSTORED, .reason = NO_NETWORK},
+        {"vsock_override", FIELD_OBJECT, .at = UNSTORED, BODY(vsock_override_fields)},
+        {"clock_realtime", FIELD_NEVER, .at = UNSTORED,
+                .reason = "the guest's clock goes on where it was, and who runs in it sets the time; leave it out or "
+                          "false"},
+        {"prefetch_path", FIELD_STRING, AT(load.prefetch_path), .max = PATH_MAX_}, /* ours */
 };
 
-#define BODY(table) .fields = (table), .count = ARRAY_SIZE(table)
 static const struct route {
     const char *method, *path; /* "drives/" takes an id */
     enum api_verb verb;
@@ -221,6 +235,13 @@ void api_request_deinit(struct api_request *request)
     free(request->drive.path_on_host);
     free(request->vsock.uds_path);
     free(request->serial.output_path);
+    free(request->create.snapshot_path);
+    free(request->create.mem_file_path);
+    free(request->load.snapshot_path);
+    free(request->load.backend_path);
+    free(request->load.mem_file_path);
+    free(request->load.uds_path);
+    free(request->load.prefetch_path);
     free(request->logger.path);
     memset(request, 0, sizeof(*request));
 }
@@ -339,6 +360,10 @@ static bool is_hollow(const json_t *value)
     return true;
 }
 
+static int set_fields(struct api_request *r, const struct field *fields, size_t count, bool partial,
+        const json_t *object, struct vm_error *error);
+
+/* Recursive, by as much as the tables are. */
 static int set_field(struct api_request *r, const struct field *f, const json_t *value, struct vm_error *error)
 {
     switch (f->type) {
@@ -361,43 +386,65 @@ static int set_field(struct api_request *r, const struct field *f, const json_t 
             return wrong_type(f, value, "null", error);
         return vm_fail(error, -EINVAL, "`%s` is refused: %s.", f->name, f->reason);
     case FIELD_ARRAY:
+        if (json_is_array(value) && json_array_size(value) > 0)
+            return vm_fail(error, -EINVAL, "`%s` is refused: %s.", f->name, f->reason);
         return json_is_array(value) ? 0 : wrong_type(f, value, "an array", error);
     default:
         if (!json_is_object(value))
             return wrong_type(f, value, "an object", error);
         if (f->type == FIELD_LIMITER && !is_hollow(value))
             return vm_fail(error, -EINVAL, "`%s` is refused: %s.", f->name, f->reason);
-        return 0;
+        return f->fields ? set_fields(r, f->fields, f->count, false, value, error) : 0;
     }
 }
 
-static int parse_fields(struct api_request *r, const struct route *route, const json_t *body, struct vm_error *error)
+static int set_fields(struct api_request *r, const struct field *fields, size_t count, bool partial,
+        const json_t *object, struct vm_error *error)
 {
-    const struct field *end = route->fields + route->count, *f;
+    const struct field *end = fields + count, *f;
     const char *key;
     json_t *value;
     char buf[48];
     int rc;
 
-    json_object_foreach((json_t *)body, key, value)
+    json_object_foreach((json_t *)object, key, value)
     {
-        for (f = route->fields; f < end && strcmp(f->name, key) != 0; f++)
+        for (f = fields; f < end && strcmp(f->name, key) != 0; f++)
             ;
         if (f == end)
             return vm_fail(error, -EINVAL, BAD_BODY "unknown field `%s`.", excerpt(buf, key));
         /* As for Firecracker, null stands for an optional field that is not there. */
-        if (json_is_null(value) && (!f->required || route->partial))
+        if (json_is_null(value) && (!f->required || partial))
             continue;
         rc = set_field(r, f, value, error);
         if (rc < 0)
             return rc;
         r->has |= f->has;
     }
-    for (f = route->fields; f < end && !route->partial; f++) {
-        if (f->required && !json_object_get(body, f->name))
+    for (f = fields; f < end && !partial; f++) {
+        if (f->required && !json_object_get(object, f->name))
             return vm_fail(error, -EINVAL, BAD_BODY "missing field `%s`.", f->name);
     }
-    return route->partial && r->has == 0 ? vm_fail(error, -EINVAL, "Empty PATCH request.") : 0;
+    return partial && r->has == 0 ? vm_fail(error, -EINVAL, "Empty PATCH request.") : 0;
+}
+
+/* Two ways to say where the memory is, and the texts are Firecracker's. */
+static int check_load(struct api_request *r, struct vm_error *error)
+{
+    struct snapshot_load_config *load = &r->load;
+
+    if (load->backend_path && load->mem_file_path)
+        return vm_fail(error, -EINVAL,
+                BAD_BODY "too many fields: either `mem_backend` or `mem_file_path` exclusively is required.");
+    if (!load->backend_path && !load->mem_file_path)
+        return vm_fail(error, -EINVAL, BAD_BODY "missing field: either `mem_backend` or `mem_file_path` is required.");
+    if (load->mem_file_path) {
+        load->backend_path = load->mem_file_path;
+        load->mem_file_path = NULL;
+    }
+    if (load->prefetch_path && load->backend != MEMORY_BACKEND_FILE)
+        return vm_fail(error, -EINVAL, "`prefetch_path` is for mem_backend File; leave it out.");
+    return 0;
 }
 
 static int check_id(const char *id, struct vm_error *error)
@@ -420,7 +467,9 @@ static int parse_body(
 
     if (!json_is_object(body))
         return vm_fail(error, -EINVAL, BAD_BODY "invalid type: %s, expected an object.", type_name(body));
-    rc = parse_fields(&r, route, body, error);
+    rc = set_fields(&r, route->fields, route->count, route->partial, body, error);
+    if (rc == 0 && route->verb == API_SNAPSHOT_LOAD)
+        rc = check_load(&r, error);
     if (rc == 0 && r.drive.drive_id) {
         rc = check_id(r.drive.drive_id, error);
         if (rc == 0 && id && strcmp(r.drive.drive_id, id) != 0)

@@ -33,6 +33,31 @@ static int fake_resume(void *userdata, struct vm_error *error)
     return count(vm, &vm->resumes, error);
 }
 
+static int fake_create(void *userdata, const struct vm_config *config, const struct snapshot_create_config *request,
+        struct vm_error *error)
+{
+    struct fake_vm *vm = userdata;
+
+    (void)snprintf(vm->path, sizeof(vm->path), "%s %s %s", request->diff ? "Diff" : "Full", request->snapshot_path,
+            request->mem_file_path);
+    return count(vm, &vm->creates, error);
+}
+
+static int fake_load(
+        void *userdata, const struct snapshot_load_config *request, struct vm_config *config, struct vm_error *error)
+{
+    struct fake_vm *vm = userdata;
+    int r = count(vm, &vm->loads, error);
+
+    (void)snprintf(vm->path, sizeof(vm->path), "%s %s %s %s %s%s%s", request->snapshot_path,
+            request->backend == MEMORY_BACKEND_UFFD ? "Uffd" : "File", request->backend_path,
+            request->uds_path ? request->uds_path : "-", request->prefetch_path ? request->prefetch_path : "-",
+            request->track_dirty_pages ? " tracked" : "", request->resume ? " resumed" : "");
+    if (r == 0)
+        config->machine.vcpu_count = 7;
+    return r;
+}
+
 static int fake_ctrl_alt_del(void *userdata, struct vm_error *error)
 {
     struct fake_vm *vm = userdata;
@@ -100,6 +125,8 @@ const struct controller_ops fake_ops = {
         .start = fake_start,
         .pause = fake_pause,
         .resume = fake_resume,
+        .create_snapshot = fake_create,
+        .load_snapshot = fake_load,
         .ctrl_alt_del = fake_ctrl_alt_del,
         .update_drive = fake_update_drive,
         .balloon_target = fake_target,

@@ -6,6 +6,7 @@
 
 struct fake_vm {
     unsigned starts, pauses, resumes, ctrl_alt_dels, drive_updates, targets, intervals, loggers, metrics, flushes;
+    unsigned creates, loads;
     int level; /* of the last logger */
     char path[128];
     struct balloon_stats stats;

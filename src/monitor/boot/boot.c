@@ -64,6 +64,7 @@ int file_load(int fd, uint64_t at, const struct gmem *mem, uint64_t gpa, uint64_
     for (int i = 0; i < n; i++) {
         int r = read_view(fd, at, iov[i].iov_base, iov[i].iov_len);
 
+        gmem_wrote(mem, iov[i].iov_base, iov[i].iov_len);
         if (r < 0)
             return r;
         if (add_overflows(at, iov[i].iov_len, &at))

@@ -8,6 +8,7 @@
 static struct vm_error error;
 static struct boot_entry entry;
 static struct gmem mem;
+static struct dirty_pages *tracked; /* of the next memory; NULL: none */
 
 /* Loads into fresh memory that stays in `mem` for the caller to look at. initrd NULL: none. */
 static int load_in(uint64_t ram, const void *kernel, size_t len, const void *initrd, size_t initrd_len)
@@ -26,6 +27,9 @@ static int load_in(uint64_t ram, const void *kernel, size_t len, const void *ini
 
     test_memory_free(&mem);
     mem = test_memory(ram);
+    mem.dirty = tracked;
+    if (tracked)
+        tracked->host = mem.regions[0].host;
     memset(&error, 0, sizeof(error));
     r = boot_load(&entry, &o, &error);
     (void)close(o.kernel_fd);
@@ -59,6 +63,35 @@ static void assert_memory(uint64_t at, const void *expected, size_t len)
 static void read_memory(uint64_t at, void *to, size_t len)
 {
     assert_int_equal(gmem_read(&mem, (struct gpa){at}, to, len), 0);
+}
+
+/* Of the pages of fresh memory those that the loader wrote, and no other. */
+static void what_is_loaded_is_marked(void **state)
+{
+    struct test_elf elf = test_elf();
+    struct test_bzimage bzimage = test_bzimage();
+    struct dirty_pages dirty;
+
+    for (unsigned kind = 0; kind < 2; kind++) {
+        const uint8_t *host;
+
+        assert_int_equal(dirty_pages_init(&dirty, NULL, RAM_BYTES), 0);
+        tracked = &dirty;
+        assert_int_equal(load_in(RAM_BYTES, kind ? (void *)&bzimage : (void *)&elf,
+                                 kind ? sizeof(bzimage) : sizeof(elf), "070701", 6),
+                0);
+        tracked = NULL;
+        host = mem.regions[0].host;
+        for (size_t i = 0; i < RAM_BYTES / 4096; i++) {
+            static const uint8_t zeros[4096];
+
+            if (memcmp(host + i * 4096, zeros, 4096) != 0 && !dirty_pages_has(&dirty, i))
+                fail_msg("page %zu was written and not marked", i);
+        }
+        assert_in_range(dirty_pages_total(&dirty), 5, 40);
+        mem.dirty = NULL;
+        dirty_pages_deinit(&dirty);
+    }
 }
 
 static const char words[] = "console=ttyS0 virtio_mmio.device=4K@0xc0001000:5 -- init";
@@ -449,6 +482,7 @@ static int forget_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+            cmocka_unit_test(what_is_loaded_is_marked),
             cmocka_unit_test(elf_with_a_note_boots_by_pvh),
             cmocka_unit_test(elf_without_a_note_boots_by_the_zero_page),
             cmocka_unit_test(bzimage_boots_at_its_64_bit_entry),

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-balloon: the driver names pages that it does not use, and they go
- * back to the host. A page that the guest touches later comes back as zeros,
- * whether it was deflated or not, so deflating needs no work here.
+ * back to the host. A page that the guest touches later comes back as zeros
+ * (in a clone: as the memory file has it), whether it was deflated or not, so
+ * deflating needs no work here. The page has changed thereby, and is marked as
+ * any that a device writes: a snapshot of what changed has it as it now is.
  *
  * Statistics: the driver leaves one buffer with us. Giving it back asks for
  * fresh values, which come in the next buffer.
@@ -71,6 +73,7 @@ static void release(struct balloon *balloon, struct run *run)
             (uint64_t)run->count << PAGE_SHIFT, iov, ARRAY_SIZE(iov));
 
     for (int i = 0; i < n; i++) {
+        gmem_wrote(balloon->mem, iov[i].iov_base, iov[i].iov_len);
         /* Parts of a huge page stay: the guest loses nothing, the host gains nothing. */
         if (madvise(iov[i].iov_base, iov[i].iov_len, MADV_DONTNEED) < 0)
             break;
@@ -201,8 +204,60 @@ static void balloon_write_config(struct virtio_device *dev, uint32_t offset, con
         memcpy(&balloon->config.actual, data, len);
 }
 
-static const struct virtio_device_ops balloon_ops = {
-        .run = balloon_run, .reset = balloon_reset, .write_config = balloon_write_config};
+/* No more than there is: the driver would try for ever. */
+static uint32_t target_pages(const struct balloon *balloon, uint32_t mib)
+{
+    uint64_t most = 0, pages = (uint64_t)mib * MIB_PAGES;
+
+    for (size_t i = 0; i < balloon->mem->count; i++)
+        most += balloon->mem->regions[i].size >> PAGE_SHIFT;
+    pages = MIN(pages, most);
+    return (uint32_t)MIN(pages, (uint64_t)UINT32_MAX);
+}
+
+/* u32 num_pages, actual; u32 has_buffer, buffer; u64 present, value[16] */
+static void balloon_save(struct virtio_device *dev, struct buf *buf)
+{
+    const struct balloon *balloon = CONTAINER_OF(dev, struct balloon, dev);
+
+    buf_put_le32(buf, balloon->config.num_pages);
+    buf_put_le32(buf, balloon->config.actual);
+    buf_put_le32(buf, balloon->has_buffer);
+    buf_put_le32(buf, balloon->buffer);
+    buf_put_le64(buf, balloon->present);
+    for (size_t i = 0; i < ARRAY_SIZE(balloon->value); i++)
+        buf_put_le64(buf, balloon->value[i]);
+}
+
+static int balloon_load(struct virtio_device *dev, struct rd *rd, struct vm_error *error)
+{
+    struct balloon *balloon = CONTAINER_OF(dev, struct balloon, dev);
+    uint32_t has_buffer, buffer;
+
+    balloon->config.num_pages = rd_le32(rd);
+    balloon->config.actual = rd_le32(rd);
+    has_buffer = rd_le32(rd);
+    buffer = rd_le32(rd);
+    balloon->present = rd_le64(rd);
+    for (size_t i = 0; i < ARRAY_SIZE(balloon->value); i++)
+        balloon->value[i] = rd_le64(rd);
+    if (rd->failed)
+        return -EBADMSG;
+    if (balloon->config.num_pages > target_pages(balloon, UINT32_MAX))
+        return vm_fail(error, -EBADMSG, "balloon: a target of %u pages", balloon->config.num_pages);
+    if (has_buffer > 1 || (has_buffer && (dev->queue_count <= STATS || !dev->queues[STATS].started ||
+                                                 buffer >= dev->queues[STATS].config.size)))
+        return vm_fail(error, -EBADMSG, "balloon: a buffer (%u) that no queue has", buffer);
+    balloon->has_buffer = has_buffer;
+    balloon->buffer = (uint16_t)buffer;
+    return 0;
+}
+
+static const struct virtio_device_ops balloon_ops = {.run = balloon_run,
+        .reset = balloon_reset,
+        .write_config = balloon_write_config,
+        .save = balloon_save,
+        .load = balloon_load};
 
 static void arm_poll(struct balloon *balloon)
 {
@@ -222,17 +277,6 @@ static int poll_due(struct loop_timer *timer)
     virtio_mmio_unlock(balloon->mmio, false);
     arm_poll(balloon);
     return 0;
-}
-
-/* No more than there is: the driver would try for ever. */
-static uint32_t target_pages(const struct balloon *balloon, uint32_t mib)
-{
-    uint64_t most = 0, pages = (uint64_t)mib * MIB_PAGES;
-
-    for (size_t i = 0; i < balloon->mem->count; i++)
-        most += balloon->mem->regions[i].size >> PAGE_SHIFT;
-    pages = MIN(pages, most);
-    return (uint32_t)MIN(pages, (uint64_t)UINT32_MAX);
 }
 
 int balloon_new(struct balloon **ret, const struct balloon_config *config, const struct gmem *mem, struct loop *loop,

@@ -262,7 +262,27 @@ static bool block_run(struct virtio_device *dev, unsigned index)
 
 DEFINE_CLEANUP(struct block *, block_free)
 
-static const struct virtio_device_ops block_ops = {.run = block_run};
+/* u64 capacity */
+static void block_save(struct virtio_device *dev, struct buf *buf)
+{
+    buf_put_le64(buf, CONTAINER_OF(dev, struct block, dev)->config.capacity);
+}
+
+/* The guest knows the size, and a file of another one is not what its file system is in. */
+static int block_load(struct virtio_device *dev, struct rd *rd, struct vm_error *error)
+{
+    const struct block *block = CONTAINER_OF(dev, struct block, dev);
+    uint64_t capacity = rd_le64(rd);
+
+    if (rd->failed || capacity == block->config.capacity)
+        return rd->failed ? -EBADMSG : 0;
+    return vm_fail(error, -EINVAL,
+            "drive %s: its file has %llu sectors, and had %llu when the snapshot was made; put that file back, or make "
+            "the snapshot again",
+            block->id, (unsigned long long)block->config.capacity, (unsigned long long)capacity);
+}
+
+static const struct virtio_device_ops block_ops = {.run = block_run, .save = block_save, .load = block_load};
 
 static int check_file(const char *id, const char *path, int fd, off_t *ret_size, struct vm_error *error)
 {

@@ -45,8 +45,8 @@ struct virtio_device *vsock_dev_device(struct vsock_dev *dev);
 struct vsock_stats;
 void vsock_dev_get_stats(const struct vsock_dev *dev, struct vsock_stats *ret); /* on the loop's thread */
 void vsock_dev_connect(struct vsock_dev *dev, struct virtio_mmio *mmio);
-/* After a snapshot was taken or restored, on the loop's thread: ends every connection and tells the driver so (virtio
- * 1.2 §5.10.6.7). The listener survives. */
+/* After a snapshot was loaded, on the loop's thread: ends every connection and tells the driver so (virtio 1.2
+ * §5.10.6.7). The listener survives. A VM that a snapshot was made of keeps its own. */
 void vsock_dev_transport_reset(struct vsock_dev *dev);
 
 /* Entropy (virtio 1.2 §5.4): getrandom(2), at most RNG_BYTES_PER_SECOND. */
@@ -85,6 +85,11 @@ int serial_new(struct serial **ret, const struct serial_options *options, struct
 void serial_free(struct serial *serial); /* writes out what it has, without waiting */
 struct bus_range;
 void serial_range(struct serial *serial, struct bus_range *ret);
+/* Snapshots: u8 divisor[2], ier, lcr, mcr, scr, fifo, thre_pending, received, their bytes[16]. Loads into one that was
+ * never used; -EBADMSG. What it wrote is its output's, and no part of it. */
+void serial_save(struct serial *serial, struct buf *buf);
+int serial_load(struct serial *serial, struct rd *rd, struct vm_error *error);
+void serial_go_on(struct serial *serial); /* raises an interrupt that was on its way again */
 
 /* Keyboard controller: reset by command 0xFE, Ctrl-Alt-Del. on_reset is called on a vCPU thread, on each such command.
  */
@@ -93,3 +98,7 @@ int i8042_new(struct i8042 **ret, int irq_fd, void (*on_reset)(void *userdata), 
 void i8042_free(struct i8042 *kbd);
 void i8042_range(struct i8042 *kbd, struct bus_range *ret);
 void i8042_ctrl_alt_del(struct i8042 *kbd); /* on any thread; lost when the guest left the last ones unread */
+/* As serial_save() and so on: u8 command byte, last command, waiting, their bytes[32]. */
+void i8042_save(struct i8042 *kbd, struct buf *buf);
+int i8042_load(struct i8042 *kbd, struct rd *rd, struct vm_error *error);
+void i8042_go_on(struct i8042 *kbd);

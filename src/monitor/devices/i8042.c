@@ -226,3 +226,42 @@ void i8042_range(struct i8042 *k, struct bus_range *ret)
     *ret = (struct bus_range){
             .base = LAYOUT_I8042_PORT, .size = PORTS, .read = i8042_read, .write = i8042_write, .device = k};
 }
+
+void i8042_save(struct i8042 *k, struct buf *buf)
+{
+    uint8_t bytes[QUEUE_BYTES] = {0};
+
+    pthread_mutex_lock(&k->lock);
+    for (unsigned i = 0; i < k->len; i++)
+        bytes[i] = k->queue[(k->first + i) % QUEUE_BYTES];
+    buf_put_u8(buf, k->ctr);
+    buf_put_u8(buf, k->command);
+    buf_put_u8(buf, (uint8_t)k->len);
+    buf_put(buf, bytes, sizeof(bytes));
+    pthread_mutex_unlock(&k->lock);
+}
+
+int i8042_load(struct i8042 *k, struct rd *rd, struct vm_error *error)
+{
+    uint8_t ctr = rd_u8(rd), command = rd_u8(rd), len = rd_u8(rd);
+    const uint8_t *bytes = rd_bytes(rd, QUEUE_BYTES);
+
+    if (!bytes)
+        return -EBADMSG;
+    if (len > QUEUE_BYTES)
+        return vm_fail(error, -EBADMSG, "keyboard controller: %u bytes wait, %u are possible", len, QUEUE_BYTES);
+    pthread_mutex_lock(&k->lock);
+    k->ctr = ctr;
+    k->command = command;
+    memcpy(k->queue, bytes, QUEUE_BYTES);
+    k->first = 0;
+    k->len = len;
+    pthread_mutex_unlock(&k->lock);
+    return 0;
+}
+
+void i8042_go_on(struct i8042 *k)
+{
+    pthread_mutex_lock(&k->lock);
+    unlock_and_raise(k, true);
+}

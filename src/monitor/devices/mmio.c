@@ -139,23 +139,35 @@ static void reset(struct virtio_mmio *mmio)
         dev->ops->reset(dev);
 }
 
-static void activate(struct virtio_mmio *mmio)
+/* next_avail: where each goes on; NULL: all at the beginning. */
+static int start_queues(struct virtio_mmio *mmio, const uint16_t *next_avail)
 {
     struct virtio_device *dev = mmio->dev;
+    int r = 0;
 
-    for (unsigned i = 0; i < dev->queue_count; i++) {
+    for (unsigned i = 0; r == 0 && i < dev->queue_count; i++) {
         const struct virtio_mmio_queue *q = &mmio->queues[i];
         struct vq_config config = {.size = q->size,
                 .desc = {q->desc},
                 .avail = {q->avail},
                 .used = {q->used},
+                .next_avail = next_avail ? next_avail[i] : 0,
                 .indirect = dev->driver_features & BIT(VIRTIO_F_INDIRECT_DESC),
                 .event_idx = dev->driver_features & BIT(VIRTIO_F_EVENT_IDX)};
 
-        if (q->ready && vq_start(&dev->queues[i], mmio->mem, &config) < 0) {
-            fail(dev, "a ring is not in guest memory");
-            return;
-        }
+        if (q->ready)
+            r = vq_start(&dev->queues[i], mmio->mem, &config);
+    }
+    return r;
+}
+
+static void activate(struct virtio_mmio *mmio)
+{
+    struct virtio_device *dev = mmio->dev;
+
+    if (start_queues(mmio, NULL) < 0) {
+        fail(dev, "a ring is not in guest memory");
+        return;
     }
     dev->live = true;
     if (dev->ops->activate)
@@ -493,4 +505,120 @@ void virtio_mmio_unlock(struct virtio_mmio *mmio, bool config_changed)
             raise_interrupt(mmio, INTERRUPT_CONFIG);
     }
     (void)pthread_mutex_unlock(&mmio->lock);
+}
+
+/* ---- snapshots ---- */
+
+void virtio_mmio_save(struct virtio_mmio *mmio, struct buf *buf)
+{
+    const struct virtio_device *dev = mmio->dev;
+
+    buf_put_le32(buf, dev->id);
+    buf_put_le32(buf, mmio->status);
+    buf_put_le32(buf, __atomic_load_n(&mmio->interrupt_status, __ATOMIC_SEQ_CST));
+    buf_put_le32(buf, mmio->config_generation);
+    buf_put_le32(buf, mmio->device_features_sel);
+    buf_put_le32(buf, mmio->driver_features_sel);
+    buf_put_le32(buf, mmio->queue_sel);
+    buf_put_le64(buf, dev->driver_features);
+    buf_put_le32(buf, dev->queue_count);
+    for (unsigned i = 0; i < dev->queue_count; i++) {
+        const struct virtio_mmio_queue *q = &mmio->queues[i];
+
+        buf_put_le32(buf, q->ready);
+        buf_put_le32(buf, q->size);
+        buf_put_le32(buf, dev->queues[i].next_avail);
+        buf_put_le32(buf, 0);
+        buf_put_le64(buf, q->desc);
+        buf_put_le64(buf, q->avail);
+        buf_put_le64(buf, q->used);
+    }
+    if (dev->ops->save)
+        dev->ops->save(mmio->dev, buf);
+}
+
+static int load_queues(struct virtio_mmio *mmio, struct rd *rd, uint16_t *ret_next_avail, struct vm_error *error)
+{
+    const struct virtio_device *dev = mmio->dev;
+    uint32_t count = rd_le32(rd);
+
+    if (!rd->failed && count != dev->queue_count)
+        return vm_fail(error, -EBADMSG, "%s: %u queues, %u are possible", dev->name, count, dev->queue_count);
+    for (unsigned i = 0; i < dev->queue_count; i++) {
+        struct virtio_mmio_queue *q = &mmio->queues[i];
+        uint32_t ready = rd_le32(rd), size = rd_le32(rd), next = rd_le32(rd), zero = rd_le32(rd);
+
+        q->desc = rd_le64(rd);
+        q->avail = rd_le64(rd);
+        q->used = rd_le64(rd);
+        if (rd->failed)
+            return -EBADMSG;
+        if (ready > 1 || size == 0 || size > dev->queue_size_max || (size & (size - 1)) || next > UINT16_MAX || zero)
+            return vm_fail(error, -EBADMSG, "%s: queue %u is impossible (ready %u, size %u, next %u)", dev->name, i,
+                    ready, size, next);
+        q->ready = ready;
+        q->size = (uint16_t)size;
+        ret_next_avail[i] = (uint16_t)next;
+    }
+    return 0;
+}
+
+static int check_loaded(const struct virtio_mmio *mmio, struct vm_error *error)
+{
+    const struct virtio_device *dev = mmio->dev;
+    uint64_t missing = dev->driver_features & ~offered(mmio);
+
+    if ((mmio->status & ~(S_DRIVER_SETS | S_NEEDS_RESET | S_FAILED)) || !in_order(mmio->status) ||
+            (mmio->interrupt_status & ~(INTERRUPT_USED | INTERRUPT_CONFIG)))
+        return vm_fail(error, -EBADMSG, "%s: status 0x%x with interrupts 0x%x is impossible", dev->name, mmio->status,
+                mmio->interrupt_status);
+    if (!(mmio->status & S_FEATURES_OK) || acceptable(mmio))
+        return 0;
+    return vm_fail(error, -ENOTSUP,
+            "%s: its driver uses features (0x%llx) that the device does not have here; are its files on the same kind "
+            "of file system?",
+            dev->name, (unsigned long long)missing);
+}
+
+int virtio_mmio_load(struct virtio_mmio *mmio, struct rd *rd, struct vm_error *error)
+{
+    struct virtio_device *dev = mmio->dev;
+    uint16_t next_avail[VIRTIO_MAX_QUEUES];
+    uint32_t id = rd_le32(rd);
+    int r;
+
+    if (!rd->failed && id != dev->id)
+        return vm_fail(error, -EBADMSG, "%s: the state is of a device of kind %u, not %u", dev->name, id, dev->id);
+    mmio->status = rd_le32(rd);
+    mmio->interrupt_status = rd_le32(rd);
+    mmio->config_generation = rd_le32(rd);
+    mmio->device_features_sel = rd_le32(rd);
+    mmio->driver_features_sel = rd_le32(rd);
+    mmio->queue_sel = rd_le32(rd);
+    dev->driver_features = rd_le64(rd);
+    r = load_queues(mmio, rd, next_avail, error);
+    if (r == 0)
+        r = check_loaded(mmio, error);
+    if (r == 0 && (mmio->status & (S_DRIVER_OK | S_NEEDS_RESET | S_FAILED)) == S_DRIVER_OK) {
+        if (start_queues(mmio, next_avail) < 0)
+            r = vm_fail(error, -EBADMSG, "%s: a ring is not in guest memory", dev->name);
+        dev->live = r == 0;
+    }
+    if (r == 0 && dev->ops->load)
+        r = dev->ops->load(dev, rd, error);
+    if (r < 0)
+        quiesce(mmio);
+    return r;
+}
+
+void virtio_mmio_go_on(struct virtio_mmio *mmio)
+{
+    virtio_mmio_lock(mmio);
+    if (mmio->dev->live) {
+        mmio->run_all = true;
+        signal_fd(mmio->kicks[0].source.fd);
+    }
+    virtio_mmio_unlock(mmio, false);
+    if (__atomic_load_n(&mmio->interrupt_status, __ATOMIC_SEQ_CST) != 0)
+        signal_fd(mmio->irq_fd);
 }

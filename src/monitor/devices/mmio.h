@@ -64,3 +64,20 @@ void virtio_mmio_run(struct virtio_mmio *mmio);
 /* Around a change of the device's own state from the VMM thread (config space, target, backing file). */
 void virtio_mmio_lock(struct virtio_mmio *mmio);
 void virtio_mmio_unlock(struct virtio_mmio *mmio, bool config_changed); /* true: raises a configuration interrupt */
+
+/*
+ * The part "virtio" of a snapshot (snapshot/format.h), and the device's own
+ * state behind it:
+ *
+ *   u32 device id, status, interrupt status, config generation, selectors of device features, driver features, queue;
+ *   u64 driver features; u32 queues, and for each u32 ready, size, next_avail, zero, u64 desc, avail, used
+ *
+ * Both with the lock held, so that no request is being served. A device that was loaded does nothing before
+ * virtio_mmio_go_on(): what its files are can still change until then.
+ */
+void virtio_mmio_save(struct virtio_mmio *mmio, struct buf *buf);
+/* Into a transport that was never used. -EBADMSG: no driver could have made that; -ENOTSUP: it has features that the
+ * device does not offer here. */
+int virtio_mmio_load(struct virtio_mmio *mmio, struct rd *rd, struct vm_error *error);
+/* When the guest goes on: an interrupt that was on its way is raised again, and kicks that were are made up for. */
+void virtio_mmio_go_on(struct virtio_mmio *mmio);

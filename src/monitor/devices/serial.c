@@ -347,3 +347,59 @@ void serial_range(struct serial *serial, struct bus_range *ret)
             .device = serial,
     };
 }
+
+/* ---- snapshots ---- */
+
+void serial_save(struct serial *s, struct buf *buf)
+{
+    uint8_t rx[FIFO_BYTES] = {0};
+
+    pthread_mutex_lock(&s->lock);
+    for (unsigned i = 0; i < s->rx_len; i++)
+        rx[i] = s->rx[(s->rx_first + i) % FIFO_BYTES];
+    buf_put(buf, s->divisor, sizeof(s->divisor));
+    buf_put_u8(buf, s->ier);
+    buf_put_u8(buf, s->lcr);
+    buf_put_u8(buf, s->mcr);
+    buf_put_u8(buf, s->scr);
+    buf_put_u8(buf, s->fifo);
+    buf_put_u8(buf, s->thre_pending);
+    buf_put_u8(buf, (uint8_t)s->rx_len);
+    buf_put(buf, rx, sizeof(rx));
+    pthread_mutex_unlock(&s->lock);
+}
+
+int serial_load(struct serial *s, struct rd *rd, struct vm_error *error)
+{
+    const uint8_t *regs = rd_bytes(rd, 9), *rx = rd_bytes(rd, FIFO_BYTES);
+
+    if (!regs || !rx)
+        return -EBADMSG;
+    if (regs[2] & ~IER_MASK || regs[4] & ~MCR_MASK || regs[6] > 1 || regs[7] > 1 ||
+            regs[8] > (regs[6] ? FIFO_BYTES : 1))
+        return vm_fail(error, -EBADMSG, "serial port: registers that it can't have");
+    pthread_mutex_lock(&s->lock);
+    memcpy(s->divisor, regs, sizeof(s->divisor));
+    s->ier = regs[2];
+    s->lcr = regs[3];
+    s->mcr = regs[4];
+    s->scr = regs[5];
+    s->fifo = regs[6];
+    s->thre_pending = regs[7];
+    memcpy(s->rx, rx, FIFO_BYTES);
+    s->rx_first = 0;
+    s->rx_len = regs[8];
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
+void serial_go_on(struct serial *s)
+{
+    bool raise;
+
+    pthread_mutex_lock(&s->lock);
+    raise = pending(s) != 0;
+    pthread_mutex_unlock(&s->lock);
+    if (raise)
+        fd_signal(s->irq_fd);
+}

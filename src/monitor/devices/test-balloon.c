@@ -93,6 +93,21 @@ static void test_inflate(void **state)
     assert_false(needs_reset());
 }
 
+/* A page that is gone reads as zeros, so it has changed: a snapshot of what changed must have it. */
+static void test_inflate_marks(void **state)
+{
+    static const uint32_t list[] = {70, 40, 71, 90};
+    struct dirty_pages dirty;
+
+    assert_int_equal(dirty_pages_init(&dirty, ram, DRIVER_RAM), 0);
+    driver.mem.dirty = &dirty;
+    assert_true(send_list(0, list, ARRAY_SIZE(list)));
+    driver.mem.dirty = NULL;
+    for (unsigned i = 32; i < PAGES; i++)
+        assert_int_equal(dirty_pages_has(&dirty, i), i == 40 || i == 70 || i == 71 || i == 90);
+    dirty_pages_deinit(&dirty);
+}
+
 static void test_inflate_refusals(void **state)
 {
     static const uint32_t bad[] = {PAGES, UINT32_MAX, 1u << 20, 0x80000000};
@@ -243,6 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test_setup_teardown(test_inflate, setup, teardown),
+            cmocka_unit_test_setup_teardown(test_inflate_marks, setup, teardown),
             cmocka_unit_test_setup_teardown(test_inflate_refusals, setup, teardown),
             cmocka_unit_test_setup_teardown(test_config, setup, teardown),
             cmocka_unit_test_setup_teardown(test_stats, setup_stats, teardown),

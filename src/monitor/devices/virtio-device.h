@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
+#include "monitor/vm-config.h"
 #include "virtio/virtqueue.h"
 
 #define VIRTIO_MAX_QUEUES 5u
@@ -40,6 +42,11 @@ struct virtio_device_ops {
     void (*reset)(struct virtio_device *dev);
     /* The driver wrote config space; a whole access inside of it. Optional: else writes are ignored. */
     void (*write_config)(struct virtio_device *dev, uint32_t offset, const uint8_t *data, uint32_t len);
+    /* Snapshots: the device's own state, besides the transport's. Optional, both or none. load() gets a device that was
+     * never used, with the transport's state already there, and what is in the file is anybody's: -EBADMSG, with a
+     * message unless it was too short. */
+    void (*save)(struct virtio_device *dev, struct buf *buf);
+    int (*load)(struct virtio_device *dev, struct rd *rd, struct vm_error *error);
 };
 #define VIRTIO_ALL_QUEUES 0xffffu
 

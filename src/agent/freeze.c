@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/freeze.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "agent/control.h"
+#include "agent/session.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/macro.h"
+
+/* ---- the ready connection ---- */
+
+/* What connect(2) says when no device carries the connection; a host that refuses it says something else. */
+static bool no_device(int error)
+{
+    return error == -ENODEV || error == -EADDRNOTAVAIL || error == -ENETUNREACH || error == -EHOSTUNREACH;
+}
+
+static void look_for_device(struct freeze *f)
+{
+    static const char line[] = "ironclaw-agent: frozen, waiting for a vsock device\n";
+    _cleanup_(fd_closep) int fd = open("/sys/bus/pci/rescan", O_WRONLY | O_CLOEXEC);
+
+    /* On the console itself: who makes the template reads it there. */
+    if (!f->said_waiting && write(STDERR_FILENO, line, sizeof(line) - 1) < 0)
+        log_msg(LOG_WARN, "no console: %s", strerror(errno));
+    f->said_waiting = true;
+    if (fd >= 0 && write(fd, "1", 1) < 0)
+        log_msg(LOG_WARN, "looking for devices: %s", strerror(errno));
+}
+
+static void retry_after(struct agent *agent, uint64_t ms)
+{
+    loop_arm(&agent->loop, &agent->freeze.retry, deadline_after_ms(ms));
+}
+
+void freeze_connect(struct agent *agent)
+{
+    struct freeze *f = &agent->freeze;
+    int r;
+
+    if (!f->on || agent->ready || f->by || agent->options.listen_unix)
+        return;
+    f->tried_at = clock_now_ms();
+    r = agent_connect_ready(agent, f->patience_ms);
+    if (no_device(r)) {
+        look_for_device(f);
+        f->patience_ms = FREEZE_PATIENCE_MIN_MS;
+        r = agent_connect_ready(agent, f->patience_ms);
+    }
+    if (r < 0)
+        retry_after(agent, no_device(r) ? FREEZE_NO_DEVICE_MS : FREEZE_RETRY_MAX_MS);
+}
+
+static int on_retry(struct loop_timer *timer)
+{
+    freeze_connect(CONTAINER_OF(timer, struct agent, freeze.retry));
+    return 0;
+}
+
+void freeze_session_gone(struct agent *agent, const struct session *session)
+{
+    struct freeze *f = &agent->freeze;
+
+    if (session == f->by)
+        f->by = NULL;
+    if (!f->on || agent->ready || f->by || f->retry.armed)
+        return;
+    if (session->ready && session->connecting) {
+        f->retry_ms = MIN(2 * f->retry_ms, (uint64_t)FREEZE_RETRY_MAX_MS);
+        if (clock_now_ms() - f->tried_at >= f->patience_ms)
+            f->patience_ms = MIN(2 * f->patience_ms, (uint64_t)FREEZE_PATIENCE_MAX_MS);
+    } else {
+        f->retry_ms = FREEZE_RETRY_MIN_MS;
+        f->patience_ms = FREEZE_PATIENCE_MIN_MS;
+    }
+    retry_after(agent, f->retry_ms);
+}
+
+/* ---- the states ---- */
+
+static void begin(struct agent *agent)
+{
+    agent->freeze.on = true;
+    agent->freeze.retry_ms = FREEZE_RETRY_MIN_MS;
+    agent->freeze.patience_ms = FREEZE_PATIENCE_MIN_MS;
+}
+
+void freeze_init(struct agent *agent)
+{
+    agent->freeze = (struct freeze){.template = agent->options.template};
+    agent->freeze.retry.expired = on_retry;
+    if (agent->freeze.template) {
+        begin(agent);
+        agent->freeze.patience_ms = AGENT_READY_TIMEOUT_MS; /* of a boot, of which nobody makes a copy yet */
+    }
+}
+
+bool freeze_refuses(struct session *s)
+{
+    const struct freeze *f = &s->agent->freeze;
+
+    if (!f->on)
+        return false;
+    session_fail(s, WIRE_E_LIMIT, EBUSY, "%s",
+            f->template ? "this guest is a template: it runs nothing before it is cloned"
+                        : "the guest is frozen: it runs nothing before it is thawed or cloned");
+    return true;
+}
+
+static void freeze(struct session *s)
+{
+    struct agent *agent = s->agent;
+    int r = 0;
+
+    if (!agent->freeze.on) {
+        r = cgroups_freeze(&agent->cgroups, deadline_after_ms(FREEZE_WAIT_MS));
+        if (r == 0) {
+            begin(agent);
+            agent->freeze.by = s;
+        }
+    }
+    if (r == -ENOTSUP)
+        session_fail(s, WIRE_E_IO, ENOTSUP, "can't freeze: this guest has no control groups");
+    else if (r < 0)
+        session_fail(s, WIRE_E_IO, -r, "can't stop the commands: %s", strerror(-r));
+    else
+        control_answer(s);
+}
+
+/* Commands whose host is gone end before they could run once more, as they do after any hang-up. */
+static void end_lost_sessions(struct agent *agent, const struct session *but)
+{
+    for (unsigned i = 0; i < AGENT_SESSIONS_MAX; i++) {
+        struct session *s = agent->sessions[i];
+        struct pollfd p;
+
+        if (!s || s == but || s->ready || !s->exec)
+            continue;
+        p = (struct pollfd){.fd = s->conn.fd, .events = POLLRDHUP};
+        if (poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP | POLLRDHUP)))
+            session_close(s);
+    }
+}
+
+static int serve_again(struct session *s)
+{
+    struct agent *agent = s->agent;
+    struct freeze *f = &agent->freeze;
+    int r;
+
+    end_lost_sessions(agent, s);
+    r = cgroups_thaw(&agent->cgroups);
+    if (r < 0)
+        return r;
+    if (agent->ready && agent->ready->connecting)
+        session_close(agent->ready); /* still frozen: it means nothing yet */
+    loop_disarm(&agent->loop, &f->retry);
+    f->on = f->template = false;
+    f->by = NULL;
+    return 0;
+}
+
+static void thaw(struct session *s)
+{
+    struct agent *agent = s->agent;
+    int r;
+
+    if (agent->freeze.template) {
+        session_fail(s, WIRE_E_INVALID, EPERM, "can't thaw: this guest is a template, which only goes on as a clone");
+        return;
+    }
+    r = agent->freeze.on ? serve_again(s) : 0;
+    if (r < 0) {
+        session_fail(s, WIRE_E_IO, -r, "can't thaw the commands: %s", strerror(-r));
+        return;
+    }
+    control_answer(s);
+    if (agent->options.tied && !agent->ready && !agent->options.listen_unix)
+        agent_untied(agent); /* the connection ended while that meant nothing */
+}
+
+static void become_clone(struct session *s, const struct wire_clone *clone)
+{
+    struct agent *agent = s->agent;
+    bool tied = clone->flags & WIRE_CLONE_TIED;
+    const char *what = "thawing the commands";
+    int r;
+
+    if (!agent->freeze.on) {
+        session_fail(s, WIRE_E_INVALID, EINVAL, "can't become a clone: this guest is not frozen");
+        return;
+    }
+    if (tied && (!agent->ready || agent->ready->connecting)) {
+        session_fail(s, WIRE_E_INVALID, ENOTCONN, "can't be tied: this guest has no ready connection");
+        return;
+    }
+    r = identity_renew(&agent->identity, clone, &what);
+    if (r == 0)
+        r = serve_again(s);
+    if (r < 0) {
+        session_fail(s, WIRE_E_IO, -r, "can't become a clone: %s: %s", what, strerror(-r));
+        return;
+    }
+    agent->options.tied = tied;
+    control_answer(s);
+}
+
+int freeze_frame(struct session *s, enum wire_type type, const uint8_t *payload, size_t len)
+{
+    struct wire_clone clone;
+    int r;
+
+    if (s->version < WIRE_FREEZE_SINCE)
+        return -EPROTO;
+    if (type == WIRE_FREEZE) {
+        freeze(s);
+    } else if (type == WIRE_THAW) {
+        thaw(s);
+    } else {
+        r = wire_get_clone(&clone, payload, len);
+        if (r < 0)
+            return r;
+        become_clone(s, &clone);
+    }
+    return 0;
+}

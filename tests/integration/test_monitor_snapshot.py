@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots of our own monitor by its API, with a Linux guest: saved, its monitor killed, loaded into new ones."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import agent  # noqa: E402
+from harness import SLOW, Failure, until  # noqa: E402
+
+CMDLINE = ("console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests ironclaw.root=/dev/vda "
+           "ironclaw.rootfstype=erofs ironclaw.overlay=tmpfs ironclaw.overlay_mib=64 ironclaw.hostname=snapshot")
+WORDS = b"of the guest's memory"
+
+
+class Monitor:
+    """One process of ironclaw-vmm."""
+
+    def __init__(self, t, name):
+        self.t, self.name, self.control = t, name, None
+        self.program = t.build / "src/monitor/ironclaw-vmm"
+        self.dir = t.work / name
+        self.dir.mkdir()
+        self.api, self.uds, self.console, self.log = (self.dir / n for n in ("a", "v", "console", "log"))
+        self.ready = socket.socket(socket.AF_UNIX)
+        self.ready.settimeout(60 * SLOW)
+        self.ready.bind(f"{self.uds}_{agent.READY_PORT}")
+        self.ready.listen()
+        with open(self.console, "wb") as console, open(self.log, "wb") as log:
+            self.child = subprocess.Popen([self.program, "--api-sock", self.api], stdin=subprocess.DEVNULL,
+                                          stdout=console, stderr=log, start_new_session=True)
+        t.cleanups.append(self.kill)
+        until(self.api.exists, 10, "the API socket", step=0.002)
+
+    def request(self, method, path, body, status=204):
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(120 * SLOW)
+        connection.sock.connect(str(self.api))
+        connection.request(method, path, json.dumps(body) if body is not None else None)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        if answer.status != status:
+            raise Failure(f"{self.name}: {method} {path}: {answer.status} {text}; {self.report()}")
+        return text
+
+    def boot(self, cpus=1, memory=256, track=False):
+        image = self.t.image_dir()
+        for path, body in (
+                ("/machine-config", {"vcpu_count": cpus, "mem_size_mib": memory, "track_dirty_pages": track}),
+                ("/boot-source", {"kernel_image_path": str(image / "vmlinux"), "initrd_path": str(image / "initramfs"),
+                                  "boot_args": CMDLINE}),
+                ("/drives/root", {"drive_id": "root", "path_on_host": str(image / "rootfs.erofs"),
+                                  "is_root_device": False, "is_read_only": True}),
+                ("/vsock", {"guest_cid": 3, "uds_path": str(self.uds)}),
+                ("/entropy", {}),
+                ("/actions", {"action_type": "InstanceStart"})):
+            self.request("PUT", path, body)
+        try:
+            self.control = self.ready.accept()[0]  # the VM lives as long as it
+        except TimeoutError:
+            raise Failure(f"the agent is not ready; {self.report()}") from None
+
+    def create(self, state, memory, kind="Full"):
+        self.request("PATCH", "/vm", {"state": "Paused"})
+        self.request("PUT", "/snapshot/create", {"snapshot_path": str(state), "mem_file_path": str(memory),
+                                                 "snapshot_type": kind})
+
+    def load(self, state, memory, **more):
+        """Seconds from the request to the answer, when the guest runs."""
+        body = {"snapshot_path": str(state), "mem_backend": {"backend_type": "File", "backend_path": str(memory)},
+                "resume_vm": True, "vsock_override": {"uds_path": str(self.uds)}, **more}
+        start = time.monotonic()
+        self.request("PUT", "/snapshot/load", body)
+        return time.monotonic() - start
+
+    def execute(self, *argv):
+        try:
+            status, out = agent.execute(self.uds, argv, timeout=60 * SLOW)
+        except OSError as error:
+            raise Failure(f"{self.name}: {argv}: {error!r}; {self.report()}") from None
+        if status != 0:
+            raise Failure(f"{self.name}: {argv}: status {status}, {out!r}; {self.report()}")
+        return out
+
+    def kill(self):
+        if self.child.poll() is None:
+            os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.wait()
+        self.ready.close()
+        if self.control:
+            self.control.close()
+
+    def report(self):
+        return (f"status {self.child.poll()}\n{self.log.read_text('utf-8', 'replace')[-3000:]}\n"
+                f"{self.console.read_text('utf-8', 'replace')[-3000:]}")
+
+
+def need_kvm(t):
+    if t.backend != "ironclaw":
+        t.skip("only our own monitor has these snapshots")
+
+
+def check_clone(vm, told):
+    """It goes on where it was: memory, disk, processes, timers, random numbers."""
+    assert vm.execute("cat", "/tmp/told").encode() == told
+    assert vm.execute("sh", "-c", "kill -0 $(cat /tmp/pid) && echo alive") == "alive\n"
+    assert int(vm.execute("sh", "-c", "ls /usr/bin | wc -l")) > 50  # much of it was never read before
+    slept = vm.execute("python3", "-c", "import time; a = time.monotonic(); time.sleep(0.2); print(time.monotonic() - a)")
+    assert 0.2 <= float(slept) < 10 * SLOW, slept
+    assert len(set(vm.execute("sh", "-c", "head -c 32 /dev/hwrng | od -An -tx1").split())) > 8
+
+
+def prepare(vm):
+    vm.execute("sh", "-c", f"printf \"%s\" \"{WORDS.decode()}\" > /tmp/told; "
+                           "sleep 100000 > /dev/null 2>&1 & echo $! > /tmp/pid")
+
+
+def test_save_kill_load(t):
+    need_kvm(t)
+    state, memory = t.work / "state", t.work / "memory"
+    vm = Monitor(t, "parent")
+    vm.boot(cpus=2)
+    prepare(vm)
+    vm.create(state, memory)
+    vm.kill()
+    assert not list(t.work.glob("*.new"))
+    for i in range(2):
+        clone = Monitor(t, f"clone{i}")
+        seconds = clone.load(state, memory)
+        check_clone(clone, WORDS)
+        print(f"load to resumed: {seconds * 1000:.1f} ms, state {state.stat().st_size} bytes")
+        assert "soft lockup" not in clone.console.read_text("utf-8", "replace")
+    assert int(clone.execute("nproc")) == 2
