@@ -75,8 +75,8 @@ static bool is_orphan(const struct ic_snapshot_info *info)
 {
     _cleanup_(freep) char *path = NULL;
 
-    return store_path(STORE_IMAGES, info->image_digest, NULL, &path, NULL) == 0 && access(path, F_OK) < 0 &&
-           errno == ENOENT;
+    return info->image_digest[0] && store_path(STORE_IMAGES, info->image_digest, NULL, &path, NULL) == 0 &&
+           access(path, F_OK) < 0 && errno == ENOENT;
 }
 
 int template_prune(
@@ -92,7 +92,7 @@ int template_prune(
     if (max_age_days == UINT32_MAX && max_total_mib == UINT32_MAX)
         load_settings(&max_age_days, &max_total_mib);
     clock_gettime(CLOCK_REALTIME, &now);
-    oldest = (int64_t)now.tv_sec * 1000 - (int64_t)max_age_days * DAY_MS;
+    oldest = max_age_days == 0 ? INT64_MAX : (int64_t)now.tv_sec * 1000 - (int64_t)max_age_days * DAY_MS;
     max_bytes = max_total_mib == 0 || max_total_mib == UINT32_MAX ? UINT64_MAX : (uint64_t)max_total_mib << 20;
     r = snapshot_list(STORE_TEMPLATES, &infos, &count, error);
     if (r < 0)
