@@ -39,7 +39,7 @@ struct vm {
     struct balloon *balloon;
     struct serial *serial;
     struct i8042 *kbd;
-    int serial_irq, kbd_irq;
+    int serial_irq, kbd_irq, event_irq;
 
     uint64_t start_us, start_cpu_us; /* of the process, for the boot timer */
     bool boot_timed;                 /* atomic: the guest wrote to it */

@@ -162,7 +162,7 @@ int vm_restore(struct vm *vm, const struct snapshot *from, struct vm_error *erro
     /* Now, as the first thing that the guest is told: a host that connects from here on stays connected. */
     if (vm->vsock)
         vsock_dev_transport_reset(vm->vsock);
-    return 0;
+    return vm_set_generation(vm, error);
 }
 
 void vm_go_on(struct vm *vm)

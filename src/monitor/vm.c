@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -194,7 +195,30 @@ static int add_legacy(struct vm *vm, const struct vm_options *options, struct vm
     if (r < 0)
         return vm_fail(error, r, "keyboard controller: %s", strerror(-r));
     i8042_range(vm->kbd, &range);
-    return add_range(&vm->pio, range, error);
+    r = add_range(&vm->pio, range, error);
+    return r == 0 ? add_line(vm, &vm->event_irq, LAYOUT_EVENT_IRQ, error) : r;
+}
+
+/* ---- the generation id ---- */
+
+static int new_generation(struct vm *vm, struct vm_error *error)
+{
+    uint8_t id[16];
+
+    if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id)) /* so few are never cut short */
+        return vm_fail(error, -errno, "random bytes for the generation id: %s", strerror(errno));
+    if (gmem_write(&vm->memory.gmem, (struct gpa){LAYOUT_GENERATION}, id, sizeof(id)) < 0)
+        return vm_fail(error, -EFAULT, "guest memory is too small for the generation id; raise mem_size_mib");
+    return 0;
+}
+
+int vm_set_generation(struct vm *vm, struct vm_error *error)
+{
+    int r = new_generation(vm, error);
+
+    if (r == 0)
+        fd_signal(vm->event_irq);
+    return r;
 }
 
 /* ---- making ---- */
@@ -283,6 +307,8 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
         r = add_range(&vm->mmio, timer, error);
     if (r == 0 && !from)
         r = load_kernel(vm, config, &entry, error);
+    if (r == 0 && !from)
+        r = new_generation(vm, error);
     if (r == 0)
         r = vcpus_init(&vm->vcpus, &vcpus, error);
     return r == 0 && from ? vm_restore(vm, from->state, error) : r;
@@ -307,7 +333,7 @@ int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *e
     if (!vm)
         return vm_fail(error, -ENOMEM, "out of memory");
     vm->loop = options->loop;
-    vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = -1;
+    vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = vm->event_irq = -1;
     vm->start_us = options->start_us;
     vm->start_cpu_us = options->start_cpu_us;
     vm->on_end = options->on_end;
@@ -346,6 +372,7 @@ static void free_devices(struct vm *vm)
     i8042_free(vm->kbd);
     fd_close(vm->serial_irq);
     fd_close(vm->kbd_irq);
+    fd_close(vm->event_irq);
 }
 
 /* vCPUs first, as they call devices; then devices, as they use memory. */
