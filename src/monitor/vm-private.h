@@ -24,7 +24,7 @@ struct vm {
     struct bus pio, mmio;
     struct vcpus vcpus;
     bool started;
-    bool restored; /* and what was on its way when it was saved has not been made up for */
+    bool restored;                          /* and what was on its way when it was saved has not been made up for */
     uint8_t snapshot_id[SNAPSHOT_ID_BYTES]; /* of the last one that was loaded or made; zeroes: none */
     uint8_t saving_id[SNAPSHOT_ID_BYTES];   /* of the one that is being made */
     struct dirty_pages saving;              /* what changed before it, when that is known */

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "monitor/snapshot/memory-file.h"
+#include "monitor/snapshot/uffd.h"
 #include "vsock/vsock.h"
 
 /* What a guest gets whose boot source says nothing of it; as Firecracker. */
@@ -264,16 +265,17 @@ static int load_kernel(struct vm *vm, const struct vm_config *config, struct boo
 
 static int load_memory(struct vm *vm, const struct vm_options *options, struct vm_error *error)
 {
+    const struct machine_config *machine = &options->config->machine;
     const struct vm_source *from = options->from;
-    _cleanup_(fd_closep) int fd = from->backend == MEMORY_BACKEND_UFFD ? -1 : open(from->memory_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    _cleanup_(fd_closep) int fd = -1;
 
     if (from->backend == MEMORY_BACKEND_UFFD)
-        return vm_fail(error, -ENOTSUP, "mem_backend Uffd is not there yet");
+        return memory_load_uffd(&vm->memory, machine, from->memory_path, error);
+    fd = open(from->memory_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return vm_fail(error, -errno, "memory file %s: %s; name the one that was made with this snapshot",
                 from->memory_path, strerror(errno));
-    return memory_load_file(
-            &vm->memory, &options->config->machine, fd, from->memory_path, from->state->id, error);
+    return memory_load_file(&vm->memory, machine, fd, from->memory_path, from->state->id, error);
 }
 
 static int build(struct vm *vm, const struct vm_options *options, struct vm_error *error)
