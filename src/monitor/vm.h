@@ -39,7 +39,8 @@ struct vm_end {
 struct vm_source {
     const struct snapshot *state;
     enum memory_backend backend;
-    const char *memory_path; /* the memory file, or the socket of who serves its pages */
+    const char *memory_path;   /* the memory file, or the socket of who serves its pages */
+    const char *prefetch_path; /* a working set (snapshot/prefetch.h) of that file; NULL: none */
 };
 
 struct vm_options {
