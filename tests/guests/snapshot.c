@@ -5,7 +5,7 @@
 
 #define TIMER_VECTOR 0x70u
 #define TIMER_COUNT  1000000u
-#define PATTERN      (4u << 20)
+#define PATTERN      (256u << 10)
 
 static volatile uint64_t counters[8];
 
@@ -67,7 +67,7 @@ CASE(snapshot_rounds)
     print("going\n");
     for (uint64_t round = 0; !(in8(SERIAL + 5) & 1); round++) {
         check_round(disk, pattern, round, others);
-        if (round % 16 == 0)
+        if (round % 4 == 0)
             print("round %u\n", round);
     }
     interrupts_off();

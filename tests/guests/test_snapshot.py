@@ -70,7 +70,7 @@ def parts(state):
 def rounds(t, words="", cpus=1, **options):
     """Saved in the middle; goes on in its own monitor, and in two new ones."""
     vm = boot(t, "snapshot_rounds", f"cpus={cpus} {words}", cpus=cpus, **options)
-    vm.read_until(b"round 16")
+    vm.read_until(b"round 4")
     save(vm)
     assert not list(t.work.glob("*.new"))
     state = (t.work / "state").read_bytes()
@@ -109,7 +109,7 @@ def test_three_processors(t):
 def test_a_snapshot_of_a_clone(t):
     """Saved, loaded but not resumed, saved again, loaded."""
     vm = boot(t, "snapshot_rounds")
-    vm.read_until(b"round 16")
+    vm.read_until(b"round 4")
     save(vm)
     vm.kill()
     second = load(t, "snapshot_rounds", resume_vm=False)
@@ -231,7 +231,7 @@ def test_states(t):
 def test_another_drive_before_it_resumes(t):
     """PATCH /drives of a VM that was loaded and is paused."""
     vm = boot(t, "snapshot_rounds")
-    vm.read_until(b"round 16")
+    vm.read_until(b"round 4")
     save(vm)
     vm.kill()
     other = shutil.copy(vm.root, t.work / "other.img")
@@ -425,7 +425,7 @@ def test_disk_full(t):
         t.skip("no tmpfs can be mounted here")
     t.cleanups.append(lambda: subprocess.run(["umount", "-l", disk], check=False))
     vm = boot(t, "snapshot_rounds")
-    vm.read_until(b"round 16")
+    vm.read_until(b"round 4")
     save(vm)
     old = [(t.work / name).read_bytes() for name in ("state", "memory")]
     for state, memory in ((disk / "state", disk / "memory"), (t.work / "state", disk / "memory")):
