@@ -39,6 +39,7 @@ static void check_round(struct disk *disk, uint8_t *pattern, uint64_t round, uns
     last = now;
     for (unsigned i = 0; i < others; i++)
         before[i] = counters[i + 1];
+    disk->q->avail[2 + disk->q->size] = disk->q->used_seen; /* used_event, if that was negotiated */
     CHECK_EQ(disk_do(disk, BLK_IN, round % disk->sectors, data, 512), 0);
     CHECK_EQ(*(uint64_t *)(void *)data, round % disk->sectors);
     CHECK(WAIT_UNTIL(interrupts[vector] > disks, 20));

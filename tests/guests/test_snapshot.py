@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import Failure, Skip, until  # noqa: E402
+from harness import Failure, until  # noqa: E402
 from monitor import SECOND_SECTORS, Vm, numbered  # noqa: E402
 
 HEADER, ENTRY = 64, 32
@@ -37,7 +37,7 @@ def save(vm, kind="Full", status=204, **paths):
 def new(t, case, *, pvh=False):
     """A monitor that was told nothing yet."""
     vm = Vm(t, case, by_api=True, pvh=pvh)
-    vm.configure = lambda: until(vm.api_sock.exists, 10 * vm.patience, "the API socket")
+    vm.configure = vm.wait_for_api
     return vm.start()
 
 
@@ -175,10 +175,10 @@ def test_diff(t):
     refused = new(t, "snapshot_pages")
     answer = refused.request("PUT", "/snapshot/load", body(t, refused), 400)
     assert "merge it" in answer["fault_message"], answer
-    merge = t.build / "src/monitor/test-merge-memory"
-    if not merge.exists():
-        raise Skip("nothing here merges memory files")
-    subprocess.run([merge, base, t.work / "memory"], check=True)
+    for wrong in ((base, base), (base,), (base, "/nowhere")):
+        assert subprocess.run([vm.program, "--merge-memory", *wrong], check=False,
+                              stderr=subprocess.DEVNULL).returncode != 0, wrong
+    subprocess.run([vm.program, "--merge-memory", base, t.work / "memory"], check=True)
     refused.request("PUT", "/snapshot/load",
                     body(t, refused, mem_backend={"backend_type": "File", "backend_path": str(base)}), 204)
     refused.answer()
@@ -421,7 +421,7 @@ def test_disk_full(t):
         t.skip("only root can mount a small disk")
     disk = t.work / "small"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "none", disk], check=False).returncode != 0:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], check=False).returncode != 0:
         t.skip("no tmpfs can be mounted here")
     t.cleanups.append(lambda: subprocess.run(["umount", "-l", disk], check=False))
     vm = boot(t, "snapshot_rounds")
