@@ -63,6 +63,7 @@ static void spawn_deinit(struct spawn *s)
 static void spawn_init(struct spawn *s)
 {
     *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
+    s->phase_us = s->begin_us;
     s->entry.lock_fd = s->confine.cgroup_fd = s->template_.lock_fd = -1;
     s->start.rootfs_fd = s->start.overlay_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
     s->start.monitor_audit_fd = s->start.vsock_audit_fd = -1;
@@ -75,6 +76,14 @@ int64_t spawn_unix_ms(void)
 
     clock_gettime(CLOCK_REALTIME, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void spawn_phase(struct spawn *s, enum record_phase phase)
+{
+    uint64_t now = clock_now_us();
+
+    s->record.phase_us[phase] = now - s->phase_us;
+    s->phase_us = now;
 }
 
 /* ---- 2 claim ---- */
@@ -208,7 +217,13 @@ static int start(struct spawn *s, struct ic_error *error)
         s->start.snapshot = &s->origin;
     }
     s->started = true;
+    spawn_phase(s, PHASE_CLAIM);
     r = s->backend->start(s->backend, &s->start, error);
+    if (s->start.spawned_us > s->phase_us) {
+        record->phase_us[PHASE_SPAWN] = s->start.spawned_us - s->phase_us;
+        s->phase_us = s->start.spawned_us;
+    }
+    spawn_phase(s, PHASE_LOAD);
     record->monitor = s->start.monitor.id;
     record->vsock = s->start.vsock.id;
     if (r < 0 && s->start.monitor.pidfd >= 0 && fd_wait(s->start.monitor.pidfd, POLLIN, 0) == 0)
@@ -229,7 +244,12 @@ static int wait_and_identify(struct spawn *s, struct ic_error *error)
     _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
     int r = spawn_wait_ready(s, &reader, deadline, error);
 
-    return r == 0 && s->plan.from ? spawn_give_identity(s, &reader, deadline, error) : r;
+    spawn_phase(s, PHASE_READY);
+    if (r == 0 && s->plan.from) {
+        r = spawn_give_identity(s, &reader, deadline, error);
+        spawn_phase(s, PHASE_IDENTITY);
+    }
+    return r;
 }
 
 /* ---- 6 ready ---- */
@@ -463,10 +483,13 @@ static int adopt(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
     if (r < 0 || pool_take(name, s->record.tied, &member) < 0)
         return -IC_ERR_NOT_FOUND;
     r = take_run_over(s, &member, error);
+    spawn_phase(s, PHASE_CLAIM);
     if (r == 0)
         r = s->backend->resume(s->backend, s->record.run_dir, error);
+    spawn_phase(s, PHASE_LOAD);
     if (r == 0)
         r = spawn_give_identity(s, &reader, deadline, error);
+    spawn_phase(s, PHASE_IDENTITY);
     if (r == 0)
         r = become_ready(s, ret_vm, error);
     spawn_member_close(&member);
@@ -484,6 +507,7 @@ int spawn_vm(const struct ic_vm_config *config, const struct spawn_plan *plan, i
         s.plan = *plan;
     (void)table_reap(NULL); /* a leftover that can't be removed does not keep a new VM from starting */
     r = spawn_look(&s, config, &cause);
+    spawn_phase(&s, PHASE_LOOK);
     if (r == 0 && adopt(&s, ret_vm, &cause) == 0)
         return 0;
     if (r == 0 && s.claimed) { /* the one that waited had something wrong with it: it goes, and we do it ourselves */
