@@ -263,7 +263,7 @@ static int check_id(const char *path, const uint8_t *found, const uint8_t *wante
 int memory_load_file(struct memory *ret, const struct machine_config *config, int fd, const char *path,
         const uint8_t id[static MEMORY_FILE_ID], struct vm_error *error)
 {
-    struct memory_file_info info;
+    struct memory_file_info info = {0};
     struct trailer trailer;
     int r;
 
@@ -351,7 +351,7 @@ static int check_pair(struct trailer *ret_diff, int base_fd, const char *base_pa
         struct vm_error *error)
 {
     static const uint8_t unknown[MEMORY_FILE_ID];
-    struct memory_file_info base, diff;
+    struct memory_file_info base = {0}, diff = {0};
     struct trailer trailer;
     off_t size = lseek(base_fd, 0, SEEK_END);
     int r;
@@ -376,7 +376,7 @@ int memory_file_merge(int base_fd, const char *base_path, int diff_fd, const cha
 {
     static const uint8_t none[MEMORY_FILE_TRAILER];
     struct memory_file_info info = {0};
-    struct trailer diff, trailer;
+    struct trailer diff = {0}, trailer;
     uint32_t crc = 0;
     int r = check_pair(&diff, base_fd, base_path, diff_fd, diff_path, error);
 
