@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protocol of docs/protocol.md, as much of it as tests need to talk to an agent without libironclaw."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -139,6 +140,7 @@ class ReadyListener:
         self.path = f"{uds}_{READY_PORT}"
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.bind(self.path)
+        os.chmod(self.path, 0o666)  # the device is another user, when it has a jail
         self.sock.listen(16)
 
     def accept(self, timeout=60):
@@ -157,4 +159,5 @@ class ReadyListener:
 
     def close(self):
         self.sock.close()
-        os.unlink(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)

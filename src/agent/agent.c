@@ -314,6 +314,7 @@ int agent_init(struct agent *agent, const struct agent_options *options)
     agent->options = *options;
     agent->change_user = geteuid() == 0;
     agent->null_fd = agent->identity.random_fd = agent->identity.boot_id_fd = -1;
+    agent->identity.generation_fd = agent->identity.machine_id_fd = -1;
     freeze_init(agent);
     agent->listener = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = on_listener};
     agent->signals = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = on_signal};
@@ -338,6 +339,7 @@ int agent_init(struct agent *agent, const struct agent_options *options)
         return 0;
     }
     if (options->template) {
+        identity_prepare(&agent->identity);
         freeze_connect(agent);
         return 0;
     }

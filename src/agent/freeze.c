@@ -75,8 +75,9 @@ void freeze_session_gone(struct agent *agent, const struct session *session)
         return;
     if (session->ready && session->connecting) {
         f->retry_ms = MIN(2 * f->retry_ms, (uint64_t)FREEZE_RETRY_MAX_MS);
-        if (clock_now_ms() - f->tried_at >= f->patience_ms)
-            f->patience_ms = MIN(2 * f->patience_ms, (uint64_t)FREEZE_PATIENCE_MAX_MS);
+        f->patience_ms = clock_now_ms() - f->tried_at < f->patience_ms
+                                 ? FREEZE_PATIENCE_MIN_MS
+                                 : MIN(2 * f->patience_ms, (uint64_t)FREEZE_PATIENCE_MAX_MS);
     } else {
         f->retry_ms = FREEZE_RETRY_MIN_MS;
         f->patience_ms = FREEZE_PATIENCE_MIN_MS;

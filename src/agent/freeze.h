@@ -22,7 +22,9 @@
  *
  * The vsock device may be missing at first: a machine is plugged one when it
  * has been copied. The bus is then looked through again and again, since no
- * interrupt tells a machine that was stopped what it missed.
+ * interrupt tells a machine that was stopped what it missed. (QEMU: a device
+ * behind a pcie-root-port is seen in this way if the port has no power
+ * controller; `pci=hpiosize=0` saves each look a dozen lines on the console.)
  */
 #pragma once
 

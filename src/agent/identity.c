@@ -13,7 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/macro.h"
@@ -26,7 +25,8 @@
 
 int identity_init(struct identity *identity, bool skip_reseed)
 {
-    *identity = (struct identity){.random_fd = -1, .boot_id_fd = -1, .skip_reseed = skip_reseed};
+    *identity = (struct identity){
+            .random_fd = -1, .boot_id_fd = -1, .generation_fd = -1, .machine_id_fd = -1, .skip_reseed = skip_reseed};
     identity->random_fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     return identity->random_fd < 0 ? -errno : 0;
 }
@@ -35,6 +35,8 @@ void identity_deinit(struct identity *identity)
 {
     fd_close(identity->random_fd);
     fd_close(identity->boot_id_fd);
+    fd_close(identity->generation_fd);
+    fd_close(identity->machine_id_fd);
 }
 
 /* ---- texts ---- */
@@ -102,12 +104,11 @@ int identity_set_clock(uint64_t epoch_ns)
     return clock_settime(CLOCK_REALTIME, &ts) < 0 ? -errno : 0;
 }
 
-/* By name, so that whatever a command left there (a link, a fifo) is replaced and not followed. Nobody else runs. */
-static int replace_file(const char *path, const char *text)
+/* Whatever a command left there (a link, a fifo) is replaced and not followed. Nobody else runs. */
+static int replace_file(const char *path, int *ret_fd)
 {
     _cleanup_(fd_closep) int fd = -1;
     char tmp[64];
-    int r;
 
     (void)snprintf(tmp, sizeof(tmp), "%s.new", path);
     if (unlink(tmp) < 0 && errno != ENOENT)
@@ -115,12 +116,44 @@ static int replace_file(const char *path, const char *text)
     fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
     if (fd < 0)
         return -errno;
-    r = fchmod(fd, 0444) < 0 ? -errno : fd_write_all(fd, text, strlen(text), DEADLINE_NEVER);
-    if (r == 0 && rename(tmp, path) < 0)
-        r = -errno;
-    if (r < 0)
+    if (fchmod(fd, 0444) < 0 || rename(tmp, path) < 0) {
+        int r = -errno;
+
         (void)unlink(tmp);
-    return r;
+        return r;
+    }
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+static bool is_there(const char *path, int fd)
+{
+    struct stat there, ours;
+
+    return fd >= 0 && fstat(fd, &ours) == 0 && lstat(path, &there) == 0 && there.st_dev == ours.st_dev &&
+           there.st_ino == ours.st_ino && (there.st_mode & 07777) == 0444;
+}
+
+static int write_text(int fd, const char *text)
+{
+    size_t len = strlen(text);
+
+    return pwrite(fd, text, len, 0) == (ssize_t)len && ftruncate(fd, (off_t)len) == 0 ? 0 : -EIO;
+}
+
+/* *fd: of the file as it was last written, or -1. All texts of one file are of one length. */
+static int write_file(const char *path, int *fd, const char *text)
+{
+    int fresh = -1, r = 0;
+
+    if (!is_there(path, *fd)) {
+        r = replace_file(path, &fresh);
+        if (r == 0) {
+            fd_close(*fd);
+            *fd = fresh;
+        }
+    }
+    return r < 0 ? r : write_text(*fd, text);
 }
 
 /*
@@ -159,10 +192,10 @@ static int renew_boot_id(struct identity *identity)
     random_uuid(bytes);
     identity_uuid(text, bytes);
     memcpy(text + IDENTITY_UUID_SIZE - 1, "\n", 2);
-    return pwrite(identity->boot_id_fd, text, IDENTITY_UUID_SIZE, 0) == IDENTITY_UUID_SIZE ? 0 : -EIO;
+    return write_text(identity->boot_id_fd, text);
 }
 
-static int write_generation(const uint8_t generation[16])
+static int write_generation(struct identity *identity, const uint8_t generation[16])
 {
     char text[IDENTITY_UUID_SIZE + 1];
 
@@ -170,15 +203,15 @@ static int write_generation(const uint8_t generation[16])
         return -errno;
     identity_uuid(text, generation);
     memcpy(text + IDENTITY_UUID_SIZE - 1, "\n", 2);
-    return replace_file(GENERATION, text);
+    return write_file(GENERATION, &identity->generation_fd, text);
 }
 
-static int write_machine_id(const uint8_t generation[16])
+static int write_machine_id(struct identity *identity, const uint8_t generation[16])
 {
     char text[34];
 
     identity_machine_id(text, generation);
-    return replace_file(MACHINE_ID, text);
+    return write_file(MACHINE_ID, &identity->machine_id_fd, text);
 }
 
 /* ---- all of it ---- */
@@ -196,9 +229,25 @@ void identity_first(struct identity *identity)
     if (lstat(MACHINE_ID, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > 0)
         return;
     random_uuid(bytes);
-    r = write_machine_id(bytes);
+    r = write_machine_id(identity, bytes);
     if (r < 0)
         log_msg(LOG_WARN, "%s: %s", MACHINE_ID, strerror(-r));
+}
+
+void identity_prepare(struct identity *identity)
+{
+    static const uint8_t nothing[16];
+    int r;
+
+    if (getpid() != 1)
+        return;
+    r = write_generation(identity, nothing);
+    if (r == 0)
+        r = write_machine_id(identity, nothing);
+    if (r == 0)
+        r = renew_boot_id(identity);
+    if (r < 0)
+        log_msg(LOG_WARN, "making this template's names: %s", strerror(-r));
 }
 
 static int reseed(struct identity *identity, const struct wire_clone *clone)
@@ -226,11 +275,11 @@ int identity_renew(struct identity *identity, const struct wire_clone *clone, co
     }
     if (r == 0) {
         what = "writing " GENERATION;
-        r = write_generation(clone->generation);
+        r = write_generation(identity, clone->generation);
     }
     if (r == 0) {
         what = "writing " MACHINE_ID;
-        r = write_machine_id(clone->generation);
+        r = write_machine_id(identity, clone->generation);
         identity->has_machine_id = true;
     }
     if (r == 0) {

@@ -22,7 +22,8 @@
 
 struct identity {
     int random_fd;
-    int boot_id_fd; /* of the file over the kernel's; -1: not there yet */
+    int boot_id_fd;                   /* of the file over the kernel's; -1: not there yet */
+    int generation_fd, machine_id_fd; /* of the files as we left them, or -1 */
     bool has_machine_id;
     bool skip_reseed; /* for the test of the test: a suite that does not fail with this set proves nothing */
 };
@@ -36,6 +37,9 @@ int identity_add_entropy(struct identity *identity, const void *entropy, size_t 
 int identity_set_clock(uint64_t epoch_ns);
 /* Fills an empty /etc/machine-id, once and after the first entropy. Only for PID 1. */
 void identity_first(struct identity *identity);
+/* Makes the three files, so that a clone only writes into them: by far the most of identity_renew() in an emulated
+ * guest. For templates, whose own names nobody sees. */
+void identity_prepare(struct identity *identity);
 /* All of the above. On failure *ret_what says what could not be done; then no part of it may be relied on. */
 int identity_renew(struct identity *identity, const struct wire_clone *clone, const char **ret_what);
 

@@ -29,22 +29,31 @@ struct client {
     uint32_t pid;
 };
 
-static char agent_dir[] = "/tmp/ironclaw-test-agent.XXXXXX";
+static char agent_dir[32];
 static char agent_socket[64];
 static const char *agent_program, *agent_level; /* of seccomp; NULL: none */
+static bool agent_frozen;                       /* began as a template does */
 static pid_t agent_pid;
 
 _unused_ static int start_agent(void **state)
 {
+    const char *argv[8] = {agent_program, "--listen-unix", agent_socket};
+    size_t argc = 3;
     int fd;
 
+    if (agent_level) {
+        argv[argc++] = "--seccomp";
+        argv[argc++] = agent_level;
+    }
+    if (agent_frozen)
+        argv[argc++] = "--frozen";
+    (void)snprintf(agent_dir, sizeof(agent_dir), "/tmp/ironclaw-test-agent.XXXXXX");
     if (!mkdtemp(agent_dir))
         return -1;
     (void)snprintf(agent_socket, sizeof(agent_socket), "%s/agent", agent_dir);
     agent_pid = fork();
     if (agent_pid == 0) {
-        (void)execl(agent_program, agent_program, "--listen-unix", agent_socket, agent_level ? "--seccomp" : NULL,
-                agent_level, (char *)NULL);
+        (void)execv(agent_program, (char *const *)argv);
         _exit(127);
     }
     for (int i = 0; i < 500; i++) {

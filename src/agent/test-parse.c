@@ -9,6 +9,7 @@
 #include "agent/cgroup.h"
 #include "agent/cmdline.h"
 #include "agent/command.h"
+#include "agent/identity.h"
 #include "agent/user.h"
 
 /* ---- command line ---- */
@@ -26,6 +27,8 @@ static void the_kernel_s_words_are_skipped(void **state)
     assert_int_equal(o.console_level, -1);
     assert_int_equal(o.seccomp, SECCOMP_BASIC);
     assert_false(o.tied);
+    assert_false(o.template);
+    assert_false(o.test_no_reseed);
 }
 
 static void every_option_is_read(void **state)
@@ -36,7 +39,7 @@ static void every_option_is_read(void **state)
     assert_int_equal(cmdline_parse(&o,
                              "ironclaw.root=/dev/vdb ironclaw.rootfstype=ext4 ironclaw.overlay=tmpfs "
                              "ironclaw.overlay_mib=128 ironclaw.hostname=task-1 ironclaw.seccomp=minimal "
-                             "ironclaw.console_level=4 ironclaw.tied=1",
+                             "ironclaw.console_level=4 ironclaw.tied=1 ironclaw.template=1 ironclaw.test_no_reseed=1",
                              bad, sizeof(bad)),
             0);
     assert_string_equal(o.root, "/dev/vdb");
@@ -46,6 +49,10 @@ static void every_option_is_read(void **state)
     assert_int_equal(o.console_level, 4);
     assert_int_equal(o.seccomp, SECCOMP_MINIMAL);
     assert_true(o.tied);
+    assert_true(o.template);
+    assert_true(o.test_no_reseed);
+    assert_int_equal(cmdline_parse(&o, "ironclaw.template=1 ironclaw.template=0", bad, sizeof(bad)), 0);
+    assert_false(o.template);
     assert_int_equal(
             cmdline_parse(&o, "ironclaw.hostname=0123456789012345678901234567890123456789012345678901234567890123", bad,
                     sizeof(bad)),
@@ -60,7 +67,8 @@ static void a_bad_option_is_named_and_changes_nothing(void **state)
             "ironclaw.rootfstype=", "ironclaw.rootfstype=a,b", "ironclaw.overlay=xfs", "ironclaw.overlay_device=vdb",
             "ironclaw.overlay_mib=-1", "ironclaw.overlay_mib=99999999999999999999",
             "ironclaw.overlay_mib=", "ironclaw.seccomp=", "ironclaw.seccomp=off", "ironclaw.hostname=a/b",
-            "ironclaw.console_level=9", "ironclaw.tied=2", "ironclaw.unknown=1", "ironclaw.tied",
+            "ironclaw.console_level=9", "ironclaw.tied=2", "ironclaw.template=yes",
+            "ironclaw.template=", "ironclaw.test_no_reseed=2", "ironclaw.unknown=1", "ironclaw.tied",
             "ironclaw.hostname=01234567890123456789012345678901234567890123456789012345678901234", /* 65 */
     };
     struct boot_options o = {.overlay_mib = 77};
@@ -71,6 +79,20 @@ static void a_bad_option_is_named_and_changes_nothing(void **state)
         assert_string_equal(bad, words[i]);
         assert_int_equal(o.overlay_mib, 77);
     }
+}
+
+/* ---- names of a machine ---- */
+
+static void generations_are_told_as_uuids(void **state)
+{
+    const uint8_t bytes[16] = {
+            0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0xf6, 0x07, 0xf8, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0xff};
+    char uuid[IDENTITY_UUID_SIZE], machine_id[34];
+
+    identity_uuid(uuid, bytes);
+    assert_string_equal(uuid, "00010203-0405-f607-f809-0a0b0c0d0eff");
+    identity_machine_id(machine_id, bytes);
+    assert_string_equal(machine_id, "0001020304054607b8090a0b0c0d0eff\n"); /* version 4, variant 1 */
 }
 
 /* ---- users ---- */
@@ -254,6 +276,7 @@ int main(void)
             cmocka_unit_test(the_kernel_s_words_are_skipped),
             cmocka_unit_test(every_option_is_read),
             cmocka_unit_test(a_bad_option_is_named_and_changes_nothing),
+            cmocka_unit_test(generations_are_told_as_uuids),
             cmocka_unit_test(the_default_user_is_agent),
             cmocka_unit_test(names_and_numbers_are_found),
             cmocka_unit_test(other_users_are_refused),

@@ -105,6 +105,106 @@ static void sessions_over_the_limit_are_refused(void **state)
     control_requests_are_answered(state);
 }
 
+/* ---- frozen ---- */
+
+static void ask_clone(struct client *c, size_t entropy)
+{
+    static const char bytes[WIRE_ENTROPY_MIN];
+    struct wire_clone clone = {.time_ns = 1, .hostname = wire_str_of("nobody"), .entropy = {bytes, WIRE_ENTROPY_MIN}};
+
+    client_open(c, WIRE_SESSION_CONTROL);
+    wire_put_clone(&c->out, &clone);
+    c->out.data[c->out.len - WIRE_ENTROPY_MIN - 4] = (uint8_t)entropy; /* the length's low byte */
+    client_send(c);
+}
+
+static void a_guest_without_control_groups_is_not_frozen(void **state)
+{
+    struct client c;
+
+    client_open(&c, WIRE_SESSION_CONTROL);
+    wire_put_empty(&c.out, WIRE_FREEZE);
+    client_send(&c);
+    expect_refusal(&c, WIRE_E_IO);
+    assert_non_null(strstr(c.message, "no control groups"));
+    client_exec(&c, &(struct run){.argv = {"echo", "goes on"}});
+    assert_int_equal(client_wait(&c), WIRE_EXIT);
+    assert_string_equal(client_stdout(&c), "goes on\n");
+    client_close(&c);
+}
+
+static void thaw_of_what_is_not_frozen_is_in_order_and_clone_is_not(void **state)
+{
+    struct client c;
+
+    client_open(&c, WIRE_SESSION_CONTROL);
+    wire_put_empty(&c.out, WIRE_THAW);
+    client_send(&c);
+    assert_int_equal(client_step(&c), WIRE_OK);
+    client_close(&c);
+    ask_clone(&c, WIRE_ENTROPY_MIN);
+    expect_refusal(&c, WIRE_E_INVALID);
+    assert_non_null(strstr(c.message, "not frozen"));
+}
+
+static void a_host_of_version_1_can_not_freeze(void **state)
+{
+    struct client c;
+
+    client_open(&c, WIRE_SESSION_CONTROL);
+    c.out.data[WIRE_HEADER_SIZE + 4] = 1; /* HELLO's version */
+    wire_put_empty(&c.out, WIRE_PING);
+    wire_put_empty(&c.out, WIRE_FREEZE);
+    client_send(&c);
+    assert_int_equal(client_step(&c), WIRE_OK);
+    expect_refusal(&c, WIRE_E_PROTOCOL);
+}
+
+static void expect_frozen(struct client *c)
+{
+    expect_refusal(c, WIRE_E_LIMIT);
+    assert_non_null(strstr(c->message, "template"));
+}
+
+static void a_template_serves_only_control_sessions(void **state)
+{
+    struct client c;
+
+    client_exec(&c, &(struct run){.argv = {"true"}});
+    expect_frozen(&c);
+    client_open(&c, WIRE_SESSION_GET);
+    wire_put_copy(&c.out, WIRE_GET, &(struct wire_copy){.path = wire_str_of("/etc/hosts")});
+    client_send(&c);
+    expect_frozen(&c);
+    client_open(&c, WIRE_SESSION_PUT);
+    client_send(&c); /* without a request */
+    expect_frozen(&c);
+    (void)count_sessions();
+    client_open(&c, WIRE_SESSION_CONTROL);
+    wire_put_empty(&c.out, WIRE_FREEZE);
+    client_send(&c);
+    assert_int_equal(client_step(&c), WIRE_OK);
+    client_close(&c);
+}
+
+static void a_template_goes_on_only_as_a_clone(void **state)
+{
+    struct client c;
+
+    client_open(&c, WIRE_SESSION_CONTROL);
+    wire_put_empty(&c.out, WIRE_THAW);
+    client_send(&c);
+    expect_refusal(&c, WIRE_E_INVALID);
+    ask_clone(&c, WIRE_ENTROPY_MIN - 1);
+    expect_refusal(&c, WIRE_E_PROTOCOL);
+    /* A clone that could not be made one of its own stays frozen. Only PID 1 gives a machine names, so this fails. */
+    ask_clone(&c, WIRE_ENTROPY_MIN);
+    expect_refusal(&c, WIRE_E_IO);
+    assert_non_null(strstr(c.message, "adding entropy"));
+    client_exec(&c, &(struct run){.argv = {"true"}});
+    expect_frozen(&c);
+}
+
 /* ---- transfers ---- */
 
 static void write_file(const char *path, const char *text, mode_t mode)
@@ -222,13 +322,24 @@ int main(int argc, char **argv)
             cmocka_unit_test(what_breaks_the_protocol_ends_its_session),
             cmocka_unit_test(a_host_that_leaves_early_leaves_nothing),
             cmocka_unit_test(sessions_over_the_limit_are_refused),
+            cmocka_unit_test(a_guest_without_control_groups_is_not_frozen),
+            cmocka_unit_test(thaw_of_what_is_not_frozen_is_in_order_and_clone_is_not),
+            cmocka_unit_test(a_host_of_version_1_can_not_freeze),
             cmocka_unit_test(a_tree_goes_in_and_comes_out_again),
             cmocka_unit_test(transfers_use_the_user_s_rights),
             cmocka_unit_test(transfers_that_can_not_be_say_why),
     };
 
+    const struct CMUnitTest frozen[] = {
+            cmocka_unit_test(a_template_serves_only_control_sessions),
+            cmocka_unit_test(a_template_goes_on_only_as_a_clone),
+    };
+    int failed;
+
     if (argc != 2)
         return 2;
     agent_program = argv[1];
-    return cmocka_run_group_tests(tests, start_agent, stop_agent);
+    failed = cmocka_run_group_tests(tests, start_agent, stop_agent);
+    agent_frozen = true;
+    return failed + cmocka_run_group_tests(frozen, start_agent, stop_agent);
 }
