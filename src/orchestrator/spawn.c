@@ -290,6 +290,13 @@ static int set_id(struct spawn *s, struct ic_error *error)
     return r < 0 ? r : check_path_length(record->run_dir, error);
 }
 
+const char *spawn_test_switch(void)
+{
+    const char *given = secure_getenv("IRONCLAW_TEST_NO_RESEED");
+
+    return given && strcmp(given, "1") == 0 ? "ironclaw.test_no_reseed=1" : NULL;
+}
+
 /* What it was when it was saved; what it opens must be there still. */
 static int look_at_origin(struct spawn *s, struct ic_error *error)
 {
@@ -337,7 +344,8 @@ static int look_for_template(struct spawn *s, struct ic_error *error)
         return 0;
     }
     s->plan.from = &s->template_;
-    (void)snprintf(s->record.origin, sizeof(s->record.origin), "template %s", s->template_.name);
+    (void)snprintf(s->record.origin, sizeof(s->record.origin), "template %s%s", s->template_.name,
+            spawn_test_switch() ? " for tests: not reseeded" : "");
     return 0;
 }
 
@@ -490,6 +498,7 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
 
 static int start(struct spawn *s, struct ic_error *error)
 {
+    const char *test_word = s->plan.for_template ? spawn_test_switch() : NULL;
     struct record *record = &s->record;
     int n, r = confine_init(&s->confine, record, error);
 
@@ -499,12 +508,13 @@ static int start(struct spawn *s, struct ic_error *error)
         return r;
     n = snprintf(s->kernel_args, sizeof(s->kernel_args),
             "ironclaw.root=/dev/vda ironclaw.rootfstype=erofs ironclaw.overlay=%s ironclaw.overlay_mib=%u "
-            "ironclaw.seccomp=%s ironclaw.hostname=%s%s",
+            "ironclaw.seccomp=%s ironclaw.hostname=%s%s%s%s",
             overlay_words[record->overlay_kind], record->overlay_size_mib, seccomp_words[record->guest_seccomp],
             s->plan.for_template ? "template" : record->vm_id,
             s->plan.for_template ? " ironclaw.template=1"
             : record->tied       ? " ironclaw.tied=1"
-                                 : "");
+                                 : "",
+            test_word ? " " : "", test_word ? test_word : "");
     if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
         return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
     s->start.mark = s->entry.dir;
