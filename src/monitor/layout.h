@@ -13,6 +13,7 @@
 #define LAYOUT_CMDLINE     0x20000u
 #define LAYOUT_MPTABLE     0x9fc00u /* also the end of low memory in the memory map */
 #define LAYOUT_ACPI        0xe0000u /* RSDP, then the tables, up to 1 MiB */
+#define LAYOUT_GENERATION  0xe3000u /* the VM generation id, 16 bytes, as boot/dsdt.asl says; reserved in the memory map */
 #define LAYOUT_HIGH_MEMORY 0x100000u
 
 #define LAYOUT_GAP_START (3ull << 30) /* no RAM here up to 4 GiB: devices, IOAPIC, APIC */
@@ -29,5 +30,6 @@
 #define LAYOUT_SERIAL_IRQ  4u
 #define LAYOUT_I8042_PORT  0x60u /* 5 ports: data 0x60, command and status 0x64 */
 #define LAYOUT_I8042_IRQ   1u
-#define LAYOUT_VIRTIO_IRQ  5u /* of the first device; the n-th has 5 + n, up to 23 */
+#define LAYOUT_VIRTIO_IRQ  5u /* of the first device; the n-th has 5 + n, up to 20 */
 #define LAYOUT_MAX_VIRTIO  16u
+#define LAYOUT_EVENT_IRQ   21u /* the Generic Event Device of boot/dsdt.asl: the generation id changed */

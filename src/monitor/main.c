@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "monitor/options.h"
+#include "monitor/snapshot/memory-file.h"
 #include "monitor/vmm.h"
 #include "vsock/vsock.h"
 
@@ -33,6 +34,17 @@ static void raise_fd_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static int merge_memory(const struct options *options)
+{
+    struct vm_error error;
+
+    log_init("ironclaw-vmm", options->level, STDERR_FILENO);
+    if (memory_file_merge_paths(options->merge_full, options->merge_diff, &error) == 0)
+        return EXIT_OK;
+    log_msg(LOG_ERROR, "%s", error.text);
+    return EXIT_ERROR;
+}
+
 int main(int argc, char **argv)
 {
     struct options options;
@@ -47,6 +59,8 @@ int main(int argc, char **argv)
         seccomp_report(stdout, vmm_profiles, VMM_PROFILES);
         return EXIT_OK;
     }
+    if (options.merge_full)
+        return merge_memory(&options);
     (void)mallopt(M_ARENA_MAX,
             1); /* an arena per thread would cost memory and buy nothing: the data path does not allocate */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

@@ -31,6 +31,8 @@ static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [-
                             "      --no-seccomp         no filters\n"
                             "      --audit-fd N         inherited ring for what the filters refuse\n"
                             "      --seccomp-filter F   refused: the filters are built in\n"
+                            "      --merge-memory FULL DIFF  put a diff snapshot's memory file into the one that it\n"
+                            "                           continues, and exit\n"
                             "      --help               print this and exit\n"
                             "      --version            print the version and exit\n"
                             "\n"
@@ -54,6 +56,7 @@ enum {
     OPT_SECCOMP_LEVEL,
     OPT_SECCOMP_REPORT,
     OPT_AUDIT_FD,
+    OPT_MERGE_MEMORY,
     OPT_HELP,
     OPT_VERSION,
 };
@@ -74,6 +77,7 @@ static const struct option long_options[] = {
         {"seccomp-level", required_argument, NULL, OPT_SECCOMP_LEVEL},
         {"audit-fd", required_argument, NULL, OPT_AUDIT_FD},
         {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
+        {"merge-memory", required_argument, NULL, OPT_MERGE_MEMORY},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
         {NULL, 0, NULL, 0},
@@ -180,6 +184,9 @@ static int take(struct options *options, int option, const char *value, bool *no
     case OPT_SECCOMP_REPORT:
         options->seccomp_report = true;
         return 0;
+    case OPT_MERGE_MEMORY:
+        options->merge_full = value;
+        return 0;
     case OPT_HELP:
         fputs(usage, stdout);
         return OPTIONS_DONE;
@@ -203,6 +210,11 @@ int options_parse(struct options *ret, int argc, char **argv)
         r = take(&options, option, optarg, &no_api);
         if (r != 0)
             return r;
+    }
+    if (options.merge_full) {
+        if (optind == argc)
+            return refuse("--merge-memory: name the two memory files, the full one first");
+        options.merge_diff = argv[optind++];
     }
     if (optind < argc)
         return refuse("'%s' is one argument too many", argv[optind]);

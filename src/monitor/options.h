@@ -24,6 +24,7 @@ struct options {
     const char *log_path, *metrics_path;
     enum log_level level;
     enum seccomp_level seccomp_level;
+    const char *merge_full, *merge_diff; /* --merge-memory: both, and nothing else is done; NULL: it wasn't asked for */
     bool boot_timer, no_seccomp, seccomp_report;
     uint32_t vsock_max_connections, max_lifetime_ms; /* 0: the device's own limit; none */
 };

@@ -42,6 +42,11 @@ static void test_good(void **state)
     assert_int_equal(o.seccomp_level, SECCOMP_BASIC);
     assert_int_equal(o.max_lifetime_ms, UINT32_MAX);
     assert_int_equal(o.vsock_max_connections, 1023);
+    assert_null(o.merge_full);
+
+    assert_int_equal(parse(&o, "--merge-memory", "full", "diff", NULL), 0);
+    assert_string_equal(o.merge_full, "full");
+    assert_string_equal(o.merge_diff, "diff");
 }
 
 static void test_refused(void **state)
@@ -49,6 +54,8 @@ static void test_refused(void **state)
     struct options o = {.id = "untouched"};
 
     assert_int_equal(parse(&o, "--no-api", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--merge-memory", "full", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--merge-memory", "full", "diff", "more", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--no-api", "--api-sock", "s", "--config-file", "f", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--id", "../x", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--id", "", NULL), -EINVAL);

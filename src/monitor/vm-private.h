@@ -24,7 +24,7 @@ struct vm {
     struct bus pio, mmio;
     struct vcpus vcpus;
     bool started;
-    bool restored; /* and what was on its way when it was saved has not been made up for */
+    bool restored;                          /* and what was on its way when it was saved has not been made up for */
     uint8_t snapshot_id[SNAPSHOT_ID_BYTES]; /* of the last one that was loaded or made; zeroes: none */
     uint8_t saving_id[SNAPSHOT_ID_BYTES];   /* of the one that is being made */
     struct dirty_pages saving;              /* what changed before it, when that is known */
@@ -39,7 +39,7 @@ struct vm {
     struct balloon *balloon;
     struct serial *serial;
     struct i8042 *kbd;
-    int serial_irq, kbd_irq;
+    int serial_irq, kbd_irq, event_irq;
 
     uint64_t start_us, start_cpu_us; /* of the process, for the boot timer */
     bool boot_timed;                 /* atomic: the guest wrote to it */

@@ -31,8 +31,7 @@ static int save_kvm(struct vm *vm, struct snapshot_writer *writer, struct vm_err
     if (r == 0)
         r = snapshot_save_vm(&vm->kvm, snapshot_begin(writer, SNAPSHOT_VM, 0), error);
     for (uint32_t i = 0; r == 0 && i < vm->vcpus.count; i++)
-        r = snapshot_save_vcpu(
-                &vm->kvm, vm->vcpus.table[i].fd, &msrs, snapshot_begin(writer, SNAPSHOT_VCPU, i), error);
+        r = snapshot_save_vcpu(&vm->kvm, vm->vcpus.table[i].fd, &msrs, snapshot_begin(writer, SNAPSHOT_VCPU, i), error);
     return r;
 }
 
@@ -44,8 +43,7 @@ static void save_devices(struct vm *vm, struct snapshot_writer *writer)
     i8042_save(vm->kbd, snapshot_begin(writer, SNAPSHOT_KEYBOARD, 0));
 }
 
-static int save_state(
-        struct vm *vm, const struct vm_save_options *options, struct buf *ret, struct vm_error *error)
+static int save_state(struct vm *vm, const struct vm_save_options *options, struct buf *ret, struct vm_error *error)
 {
     _cleanup_(snapshot_writer_deinit) struct snapshot_writer writer = {0};
     struct snapshot_host host;
@@ -162,7 +160,7 @@ int vm_restore(struct vm *vm, const struct snapshot *from, struct vm_error *erro
     /* Now, as the first thing that the guest is told: a host that connects from here on stays connected. */
     if (vm->vsock)
         vsock_dev_transport_reset(vm->vsock);
-    return 0;
+    return vm_set_generation(vm, error);
 }
 
 void vm_go_on(struct vm *vm)

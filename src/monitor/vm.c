@@ -7,12 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "monitor/snapshot/memory-file.h"
+#include "monitor/snapshot/prefetch.h"
+#include "monitor/snapshot/uffd.h"
 #include "vsock/vsock.h"
 
 /* What a guest gets whose boot source says nothing of it; as Firecracker. */
@@ -194,7 +197,30 @@ static int add_legacy(struct vm *vm, const struct vm_options *options, struct vm
     if (r < 0)
         return vm_fail(error, r, "keyboard controller: %s", strerror(-r));
     i8042_range(vm->kbd, &range);
-    return add_range(&vm->pio, range, error);
+    r = add_range(&vm->pio, range, error);
+    return r == 0 ? add_line(vm, &vm->event_irq, LAYOUT_EVENT_IRQ, error) : r;
+}
+
+/* ---- the generation id ---- */
+
+static int new_generation(struct vm *vm, struct vm_error *error)
+{
+    uint8_t id[16];
+
+    if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id)) /* so few are never cut short */
+        return vm_fail(error, -errno, "random bytes for the generation id: %s", strerror(errno));
+    if (gmem_write(&vm->memory.gmem, (struct gpa){LAYOUT_GENERATION}, id, sizeof(id)) < 0)
+        return vm_fail(error, -EFAULT, "guest memory is too small for the generation id; raise mem_size_mib");
+    return 0;
+}
+
+int vm_set_generation(struct vm *vm, struct vm_error *error)
+{
+    int r = new_generation(vm, error);
+
+    if (r == 0)
+        fd_signal(vm->event_irq);
+    return r;
 }
 
 /* ---- making ---- */
@@ -238,18 +264,41 @@ static int load_kernel(struct vm *vm, const struct vm_config *config, struct boo
     return boot_load(ret, &boot, error);
 }
 
+/* Only advice: without it all goes well, and slower. */
+static void prefetch(struct vm *vm, const struct vm_source *from)
+{
+    _cleanup_(fd_closep) int fd = open(from->prefetch_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    struct vm_error error;
+    uint64_t pages = 0;
+    int r;
+
+    if (fd < 0)
+        r = vm_fail(&error, -errno, "working set %s: %s", from->prefetch_path, strerror(errno));
+    else
+        r = memory_prefetch(&vm->memory, fd, from->prefetch_path, from->state->id, &pages, &error);
+    if (r < 0)
+        log_msg(LOG_WARN, "%s; memory comes as it is touched", error.text);
+    else
+        log_msg(LOG_DEBUG, "working set %s: %llu pages", from->prefetch_path, (unsigned long long)pages);
+}
+
 static int load_memory(struct vm *vm, const struct vm_options *options, struct vm_error *error)
 {
+    const struct machine_config *machine = &options->config->machine;
     const struct vm_source *from = options->from;
-    _cleanup_(fd_closep) int fd = from->backend == MEMORY_BACKEND_UFFD ? -1 : open(from->memory_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    _cleanup_(fd_closep) int fd = -1;
+    int r;
 
     if (from->backend == MEMORY_BACKEND_UFFD)
-        return vm_fail(error, -ENOTSUP, "mem_backend Uffd is not there yet");
+        return memory_load_uffd(&vm->memory, machine, from->memory_path, error);
+    fd = open(from->memory_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return vm_fail(error, -errno, "memory file %s: %s; name the one that was made with this snapshot",
                 from->memory_path, strerror(errno));
-    return memory_load_file(
-            &vm->memory, &options->config->machine, fd, from->memory_path, from->state->id, error);
+    r = memory_load_file(&vm->memory, machine, fd, from->memory_path, from->state->id, error);
+    if (r == 0 && from->prefetch_path)
+        prefetch(vm, from);
+    return r;
 }
 
 static int build(struct vm *vm, const struct vm_options *options, struct vm_error *error)
@@ -283,6 +332,8 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
         r = add_range(&vm->mmio, timer, error);
     if (r == 0 && !from)
         r = load_kernel(vm, config, &entry, error);
+    if (r == 0 && !from)
+        r = new_generation(vm, error);
     if (r == 0)
         r = vcpus_init(&vm->vcpus, &vcpus, error);
     return r == 0 && from ? vm_restore(vm, from->state, error) : r;
@@ -307,7 +358,7 @@ int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *e
     if (!vm)
         return vm_fail(error, -ENOMEM, "out of memory");
     vm->loop = options->loop;
-    vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = -1;
+    vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = vm->event_irq = -1;
     vm->start_us = options->start_us;
     vm->start_cpu_us = options->start_cpu_us;
     vm->on_end = options->on_end;
@@ -346,6 +397,7 @@ static void free_devices(struct vm *vm)
     i8042_free(vm->kbd);
     fd_close(vm->serial_irq);
     fd_close(vm->kbd_irq);
+    fd_close(vm->event_irq);
 }
 
 /* vCPUs first, as they call devices; then devices, as they use memory. */

@@ -39,7 +39,8 @@ struct vm_end {
 struct vm_source {
     const struct snapshot *state;
     enum memory_backend backend;
-    const char *memory_path; /* the memory file, or the socket of who serves its pages */
+    const char *memory_path;   /* the memory file, or the socket of who serves its pages */
+    const char *prefetch_path; /* a working set (snapshot/prefetch.h) of that file; NULL: none */
 };
 
 struct vm_options {
@@ -78,6 +79,13 @@ struct vm_save_options {
 };
 int vm_save(struct vm *vm, const struct vm_save_options *options, struct buf *ret, struct vm_error *error);
 void vm_saved(struct vm *vm, bool kept);
+
+/*
+ * Another VM generation id than all VMs before (boot/dsdt.asl), and the guest
+ * is told; a kernel that knows it reseeds its random numbers. At the end of a
+ * load, before the vCPUs go on. A guest without ACPI sees nothing of it.
+ */
+int vm_set_generation(struct vm *vm, struct vm_error *error);
 
 /* Opens the drive's (new) path_on_host again and tells the guest its size. -ENOENT: no such drive. */
 int vm_update_drive(struct vm *vm, const char *drive_id, const char *path_on_host, struct vm_error *error);

@@ -256,7 +256,8 @@ static int create_snapshot(void *userdata, const struct vm_config *config, const
 static int load_snapshot(
         void *userdata, const struct snapshot_load_config *request, struct vm_config *config, struct vm_error *error)
 {
-    struct vm_source from = {.backend = request->backend, .memory_path = request->backend_path};
+    struct vm_source from = {
+            .backend = request->backend, .memory_path = request->backend_path, .prefetch_path = request->prefetch_path};
     _cleanup_(vm_config_deinit) struct vm_config loaded = {0};
     _cleanup_(freep) void *bytes = NULL;
     struct snapshot state;

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's end of an exec session (docs/protocol.md), for tests of a monitor without libironclaw."""
+"""The host's end of exec and control sessions (docs/protocol.md), for tests of a monitor without libironclaw."""
 
+import os
 import socket
 import struct
+import time
 
 MAGIC, VERSION, EXEC_SESSION = 0x574C4349, (1, 2), 1
-HELLO, ERROR, EXEC, STARTED, STDOUT, STDERR, EXIT = 1, 2, 16, 17, 20, 21, 24
+HELLO, ERROR, OK, EXEC, STARTED, STDOUT, STDERR, EXIT = 1, 2, 3, 16, 17, 20, 21, 24
+READY, FREEZE, THAW, CLONE = 48, 55, 56, 57
 PORT, READY_PORT = 1024, 1025
 
 
@@ -44,6 +47,27 @@ def receive(s, size):
     return data
 
 
+def take(s):
+    """The next frame: its type and payload."""
+    size, kind = struct.unpack("<IB", receive(s, 5))
+    return kind, receive(s, size)
+
+
+def control(s, kind, payload=b""):
+    """A request of a control session, which is answered OK."""
+    s.sendall(frame(kind, payload))
+    answer = take(s)
+    assert answer[0] == OK, answer
+
+
+def become_clone(s, hostname="clone"):
+    """What a new clone is told first, on the connection that it made."""
+    assert take(s)[0] == READY
+    entropy = os.urandom(64)
+    control(s, CLONE, os.urandom(16) + struct.pack("<QI", time.time_ns(), 1) + string(hostname)
+            + struct.pack("<I", len(entropy)) + entropy)
+
+
 def begin(uds, argv, user="root", timeout=60):
     """A session whose command runs."""
     s = connect(uds, timeout=timeout)
@@ -57,8 +81,7 @@ def finish(s):
     """(exit status, what it wrote)"""
     out = b""
     while True:
-        size, kind = struct.unpack("<IB", receive(s, 5))
-        payload = receive(s, size)
+        kind, payload = take(s)
         if kind in (STDOUT, STDERR):
             out += payload
         elif kind == EXIT:

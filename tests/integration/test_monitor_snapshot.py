@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import agent  # noqa: E402
-from harness import SLOW, Failure, until  # noqa: E402
+from harness import SLOW, Failure, initramfs_with, until  # noqa: E402
 
 CMDLINE = ("console=ttyS0 quiet panic=-1 reboot=t random.trust_cpu=on cryptomgr.notests ironclaw.root=/dev/vda "
            "ironclaw.rootfstype=erofs ironclaw.overlay=tmpfs ironclaw.overlay_mib=64 ironclaw.hostname=snapshot")
@@ -55,9 +55,12 @@ class Monitor:
 
     def boot(self, cpus=1, memory=256, track=False):
         image = self.t.image_dir()
+        program = self.t.build / "src/agent/ironclaw-agent"
+        initrd = initramfs_with(image, {"init": (0o100755, program.read_bytes())}, self.dir / "initramfs",
+                                compress=True)  # this build's, whenever the image was made
         for path, body in (
                 ("/machine-config", {"vcpu_count": cpus, "mem_size_mib": memory, "track_dirty_pages": track}),
-                ("/boot-source", {"kernel_image_path": str(image / "vmlinux"), "initrd_path": str(image / "initramfs"),
+                ("/boot-source", {"kernel_image_path": str(image / "vmlinux"), "initrd_path": str(initrd),
                                   "boot_args": CMDLINE}),
                 ("/drives/root", {"drive_id": "root", "path_on_host": str(image / "rootfs.erofs"),
                                   "is_root_device": False, "is_read_only": True}),
@@ -65,12 +68,19 @@ class Monitor:
                 ("/entropy", {}),
                 ("/actions", {"action_type": "InstanceStart"})):
             self.request("PUT", path, body)
+        self.accept()
+        assert agent.take(self.control)[0] == agent.READY
+
+    def accept(self):
+        """The guest's control connection; it lives as long as it."""
         try:
-            self.control = self.ready.accept()[0]  # the VM lives as long as it
+            self.control = self.ready.accept()[0]
         except TimeoutError:
             raise Failure(f"the agent is not ready; {self.report()}") from None
+        self.control.settimeout(60 * SLOW)
 
     def create(self, state, memory, kind="Full"):
+        agent.control(self.control, agent.FREEZE)
         self.request("PATCH", "/vm", {"state": "Paused"})
         self.request("PUT", "/snapshot/create", {"snapshot_path": str(state), "mem_file_path": str(memory),
                                                  "snapshot_type": kind})
@@ -81,7 +91,11 @@ class Monitor:
                 "resume_vm": True, "vsock_override": {"uds_path": str(self.uds)}, **more}
         start = time.monotonic()
         self.request("PUT", "/snapshot/load", body)
-        return time.monotonic() - start
+        seconds = time.monotonic() - start
+        if body["resume_vm"]:
+            self.accept()
+            agent.become_clone(self.control, self.name)
+        return seconds
 
     def execute(self, *argv):
         try:

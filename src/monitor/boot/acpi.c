@@ -26,7 +26,8 @@ struct area {
     uint8_t bytes[AREA_SIZE]; /* at LAYOUT_ACPI */
     size_t used;
 };
-static_assert(LAYOUT_ACPI + AREA_SIZE <= LAYOUT_HIGH_MEMORY, "the area is below 1 MiB");
+static_assert(LAYOUT_ACPI + AREA_SIZE <= LAYOUT_GENERATION && LAYOUT_GENERATION < LAYOUT_HIGH_MEMORY, "below 1 MiB");
+static_assert(LAYOUT_VIRTIO_IRQ + LAYOUT_MAX_VIRTIO <= LAYOUT_EVENT_IRQ, "a pin of its own");
 
 static void put(uint8_t *to, uint64_t value, size_t len)
 {

@@ -28,8 +28,8 @@ static int open_new(struct new_file *file, const char *what, const char *path, s
 
     *file = (struct new_file){.path = path, .what = what, .fd = -1};
     if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return vm_fail(error, -EEXIST, "Cannot create the snapshot: %s %.300s is there and no regular file; name another.",
-                what, path);
+        return vm_fail(error, -EEXIST,
+                "Cannot create the snapshot: %s %.300s is there and no regular file; name another.", what, path);
     (void)snprintf(file->temporary, sizeof(file->temporary), "%s" SUFFIX, path);
     (void)unlink(file->temporary); /* left by one that was killed */
     file->fd = open(file->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -53,8 +53,8 @@ static int flush(const struct new_file *file, struct vm_error *error)
 {
     if (fsync(file->fd) == 0)
         return 0;
-    return vm_fail(error, -errno, "Cannot create the snapshot: %s %.300s: %s.", file->what, file->path,
-            strerror(errno));
+    return vm_fail(
+            error, -errno, "Cannot create the snapshot: %s %.300s: %s.", file->what, file->path, strerror(errno));
 }
 
 static int give_name(struct new_file *file, struct vm_error *error)

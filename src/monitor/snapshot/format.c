@@ -156,8 +156,7 @@ static int check_parts(const struct snapshot *s, size_t len, struct vm_error *er
                     part_name(entry->part), entry->index);
         at = next;
     }
-    return at == len ? 0
-                     : vm_fail(error, -EBADMSG, "snapshot %.300s: bytes behind the last part; " WAY_OUT, s->path);
+    return at == len ? 0 : vm_fail(error, -EBADMSG, "snapshot %.300s: bytes behind the last part; " WAY_OUT, s->path);
 }
 
 int snapshot_open(struct snapshot *ret, const void *bytes, size_t len, const char *path, struct vm_error *error)
@@ -193,8 +192,8 @@ int snapshot_part(const struct snapshot *snapshot, enum snapshot_part part, uint
             return 0;
         }
     }
-    return vm_fail(error, -ENOENT, "snapshot %.300s: part %s %u is missing; " WAY_OUT, snapshot->path, part_name(part),
-            index);
+    return vm_fail(
+            error, -ENOENT, "snapshot %.300s: part %s %u is missing; " WAY_OUT, snapshot->path, part_name(part), index);
 }
 
 int snapshot_part_end(const struct snapshot *snapshot, enum snapshot_part part, uint32_t index, const struct rd *rd,

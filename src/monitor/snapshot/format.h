@@ -77,6 +77,7 @@ int snapshot_open(struct snapshot *ret, const void *bytes, size_t len, const cha
 /* -ENOENT: there is none. */
 int snapshot_part(const struct snapshot *snapshot, enum snapshot_part part, uint32_t index, struct rd *ret,
         struct vm_error *error);
-/* Whether all of the part was read, and nothing else. `r` is what reading it came to: its message gets file and part. */
+/* Whether all of the part was read, and nothing else. `r` is what reading it came to: its message gets file and part.
+ */
 int snapshot_part_end(const struct snapshot *snapshot, enum snapshot_part part, uint32_t index, const struct rd *rd,
         int r, struct vm_error *error);

@@ -306,8 +306,7 @@ int snapshot_save_vcpu(
     if (ioctl(vcpu_fd, KVM_GET_MP_STATE, &parts.mp_state) < 0 || ioctl(vcpu_fd, KVM_GET_SREGS, &parts.sregs) < 0 ||
             ioctl(vcpu_fd, KVM_GET_REGS, &parts.regs) < 0 || ioctl(vcpu_fd, KVM_GET_XCRS, &parts.xcrs) < 0 ||
             ioctl(vcpu_fd, KVM_GET_DEBUGREGS, &parts.debugregs) < 0 ||
-            ioctl(vcpu_fd, KVM_GET_LAPIC, &parts.lapic) < 0 ||
-            ioctl(vcpu_fd, KVM_GET_VCPU_EVENTS, &parts.events) < 0)
+            ioctl(vcpu_fd, KVM_GET_LAPIC, &parts.lapic) < 0 || ioctl(vcpu_fd, KVM_GET_VCPU_EVENTS, &parts.events) < 0)
         return failed(error, "registers");
     khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
     buf_put(buf, &parts, sizeof(parts));
@@ -355,8 +354,7 @@ static int restore_pending(const struct fixed_parts *parts, int fd, struct vm_er
     return ioctl(fd, KVM_SET_MP_STATE, &parts->mp_state) < 0 ? failed(error, "state of a processor") : 0;
 }
 
-static int restore(
-        struct rd *rd, const struct kvm *kvm, int fd, const struct kvm_cpuid2 *cpuid, struct vm_error *error)
+static int restore(struct rd *rd, const struct kvm *kvm, int fd, const struct kvm_cpuid2 *cpuid, struct vm_error *error)
 {
     const uint8_t *bytes = rd_bytes(rd, sizeof(struct fixed_parts));
     uint32_t khz = rd_le32(rd);

@@ -83,8 +83,8 @@ static unsigned model_of(uint32_t signature)
 }
 
 /* The stepping may differ: features are compared one by one. */
-int snapshot_check_host(const struct snapshot_host *made_on, const struct snapshot_host *here, const char *path,
-        struct vm_error *error)
+int snapshot_check_host(
+        const struct snapshot_host *made_on, const struct snapshot_host *here, const char *path, struct vm_error *error)
 {
     if (memcmp(made_on->vendor, here->vendor, sizeof(here->vendor)) == 0 &&
             family_of(made_on->signature) == family_of(here->signature) &&
@@ -108,7 +108,8 @@ static const struct kvm_cpuid_entry2 *find_leaf(const struct kvm_cpuid2 *cpuid, 
 
 int snapshot_check_cpuid(const struct kvm_cpuid2 *guest, const struct kvm_cpuid2 *here, struct vm_error *error)
 {
-    /* The leaves that list features, and the bits that are none: APIC, OSXSAVE and OSPKE follow the guest's registers. */
+    /* The leaves that list features, and the bits that are none: APIC, OSXSAVE and OSPKE follow the guest's registers.
+     */
     static const struct {
         uint32_t function, index, ignored[4]; /* eax, ebx, ecx, edx */
     } leaves[] = {

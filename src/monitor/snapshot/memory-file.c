@@ -2,11 +2,13 @@
 #include "monitor/snapshot/memory-file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/crc32c.h"
+#include "base/fd.h"
 
 #define PAGE     DIRTY_PAGE
 #define RUN_MAX  256u /* pages of one write: what was just looked at is still in the cache */
@@ -397,4 +399,20 @@ int memory_file_merge(int base_fd, const char *base_path, int diff_fd, const cha
         r = write_at(base_fd, &trailer, sizeof(trailer), info.ram_bytes);
     }
     return r < 0 ? vm_fail(error, r, "merging %s into %s: %s", diff_path, base_path, strerror(-r)) : 0;
+}
+
+int memory_file_merge_paths(const char *base_path, const char *diff_path, struct vm_error *error)
+{
+    _cleanup_(fd_closep) int base = open(base_path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), diff = -1;
+    int r;
+
+    if (base < 0)
+        return vm_fail(error, -errno, "memory file %s: %s", base_path, strerror(errno));
+    diff = open(diff_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (diff < 0)
+        return vm_fail(error, -errno, "memory file %s: %s", diff_path, strerror(errno));
+    r = memory_file_merge(base, base_path, diff, diff_path, error);
+    if (r == 0 && fsync(base) < 0)
+        r = vm_fail(error, -errno, "memory file %s: %s", base_path, strerror(errno));
+    return r;
 }

@@ -66,3 +66,5 @@ int memory_load_file(struct memory *ret, const struct machine_config *config, in
  * trailer that any reader takes.
  */
 int memory_file_merge(int base_fd, const char *base_path, int diff_fd, const char *diff_path, struct vm_error *error);
+/* The same by names, and on the disk when it returns. */
+int memory_file_merge_paths(const char *base_path, const char *diff_path, struct vm_error *error);
