@@ -96,6 +96,16 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
 
 /* ---- waiting ---- */
 
+/* A frozen agent gives up a connection that isn't answered at once, as it may be one of the machine that was copied,
+ * and makes another. */
+static void hang_up(struct spawn *s, struct wire_reader *reader)
+{
+    fd_close(s->ready_fd);
+    s->ready_fd = -1;
+    wire_reader_deinit(reader);
+    *reader = (struct wire_reader){0};
+}
+
 /* The agent's READY on its connection. A guest is hostile from the first byte: one frame, bounded. */
 static int read_ready(struct spawn *s, struct wire_reader *reader, bool *ret_ready, struct ic_error *error)
 {
@@ -110,6 +120,10 @@ static int read_ready(struct spawn *s, struct wire_reader *reader, bool *ret_rea
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
+    if (n <= 0 && s->plan.from) {
+        hang_up(s, reader);
+        return 0;
+    }
     if (n <= 0)
         return fail_boot(s, IC_ERR_GUEST, "the agent hung up before it was ready", error);
     wire_reader_filled(reader, (size_t)n);
@@ -139,8 +153,10 @@ static int accept_ready(struct spawn *s)
     s->ready_fd = accept4(s->ready_listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (s->ready_fd < 0)
         return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED ? 0 : -errno;
-    fd_close(s->ready_listen_fd);
-    s->ready_listen_fd = -1;
+    if (!s->plan.from) {
+        fd_close(s->ready_listen_fd);
+        s->ready_listen_fd = -1;
+    }
     return 0;
 }
 
