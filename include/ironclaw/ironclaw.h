@@ -424,6 +424,36 @@ IC_API int ic_snapshot_verify(const char *name, ic_progress_fn progress, void *u
 IC_API int ic_template_prune(
         uint32_t max_age_days, uint32_t max_total_mib, size_t *ret_removed, struct ic_error *error);
 
+/* ---- pools ------------------------------------------------------------------------------------------------------ */
+
+struct ic_pool_options {
+    size_t size;
+    uint32_t count; /* of VMs that wait, 1..64; each takes its memory's worth of the limits */
+    int stop_fd;    /* readable: end; 0: none */
+    /* Once, when all of them wait. */
+    void (*ready)(void *userdata, const char *name);
+    void *userdata;
+};
+/* Keeps VMs of this configuration waiting, frozen and paused, for whoever starts one without a name of its own; makes new
+ * ones for those that were taken. Returns when stop_fd says so, a signal handler interrupts it, or ic_pool_stop() asks.
+ * When it is killed, what waits is removed by the next command, and what was taken goes on. */
+IC_API int ic_pool_run(
+        const struct ic_vm_config *config, const struct ic_pool_options *options, struct ic_error *error);
+
+struct ic_pool_info {
+    size_t size;
+    char name[17];
+    int32_t pid;
+    enum ic_backend backend;
+    uint32_t ready, wanted, vcpu_count, memory_mib;
+    uint64_t handed_over;
+    char image[128];
+    char trouble[256]; /* why it can't make more VMs, or "" */
+};
+IC_API int ic_pool_list(struct ic_pool_info **ret, size_t *ret_count, struct ic_error *error); /* free() */
+/* Returns when it and what waited in it are gone. */
+IC_API int ic_pool_stop(const char *name, struct ic_error *error);
+
 /* ---- host ------------------------------------------------------------------------------------------------------- */
 
 enum ic_check_status { IC_CHECK_OK = 0, IC_CHECK_WARNING, IC_CHECK_FAILED };

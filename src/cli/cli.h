@@ -73,6 +73,7 @@ struct cli_option {
 struct cli_call {
     const struct cli_command *command;
     const void *args; /* the struct that command->options fill */
+    char **argv;      /* as it was given, from the verb on; NULL-terminated */
     char **operands;  /* NULL-terminated */
     size_t operand_count;
 };

@@ -37,6 +37,7 @@ static int run_command(int argc, char **argv)
         cli_set_verb(command->name);
         r = cli_parse(command, argc - used, argv + used, &call, &message);
         if (r == CLI_PARSE_OK) {
+            call.argv = argv;
             status = command->run(&call);
             cli_call_deinit(&call);
             return status;

@@ -400,6 +400,22 @@ class Others(unittest.TestCase):
         expect(["fork", "-n", "65", "alpha"], 2, "")
         expect(["fork", "-n", "0", "alpha"], 2, "")
 
+    def test_pools(self):
+        self.assertEqual(run("pool", "start", "-n", "2", "--memory", "128"), (0, "00112233445566aa\n", ""))
+        self.assertEqual(log(), ["set memory_mib=128", "pool run 2 memory_mib=128"])
+        self.assertEqual(run("pool", "start", "--foreground")[:2], (0, "00112233445566aa\n"))
+        status, out, err = run("pool", "start", "-n", "13")
+        self.assertEqual((status, out, err.count("\n")), (125, "", 1))
+        self.assertIn("limits.max_vms 12", err)
+        for wrong in (["-n", "0"], ["-n", "65"], ["--ready-fd", "1"], ["--cpus", "99"]):
+            self.assertEqual(run("pool", "start", *wrong)[:2], (2, ""), wrong)
+        self.assertEqual(json.loads(run("pool", "ls", "--json")[1])[0]["handed_over"], 7)
+        self.assertIn("3 of 4", run("pool", "ls")[1])
+        self.assertEqual(run("pool", "stop", "-a")[:2], (0, "00112233445566aa\n"))
+        self.assertEqual(run("pool", "stop", "nope")[0], 125)
+        self.assertEqual(run("pool", "stop")[0], 2)
+        self.assertEqual(run("pool", "stop", "-a", "x")[0], 2)
+
     def test_stores(self):
         def expect(args, status, out, *lines):
             self.assertEqual((*run(*args)[:2], log()), (status, out, list(lines)))

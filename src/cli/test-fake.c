@@ -349,6 +349,45 @@ int ic_template_build(
     return 0;
 }
 
+int ic_pool_run(const struct ic_vm_config *config, const struct ic_pool_options *options, struct ic_error *error)
+{
+    if (options->count == 13)
+        return fail(error, IC_ERR_LIMIT, "limits.max_vms 12");
+    note("pool run %u memory_mib=%u", options->count, config->memory_mib);
+    options->ready(options->userdata, "00112233445566aa");
+    return 0;
+}
+
+int ic_pool_list(struct ic_pool_info **ret, size_t *ret_count, struct ic_error *error)
+{
+    struct ic_pool_info *info = calloc(1, sizeof(*info));
+
+    (void)error;
+    if (!info)
+        abort();
+    *info = (struct ic_pool_info){.size = sizeof(*info),
+            .pid = 42,
+            .backend = IC_BACKEND_QEMU,
+            .ready = 3,
+            .wanted = 4,
+            .vcpu_count = 1,
+            .memory_mib = 256,
+            .handed_over = 7};
+    (void)snprintf(info->name, sizeof(info->name), "00112233445566aa");
+    (void)snprintf(info->image, sizeof(info->image), "base");
+    *ret = info;
+    *ret_count = 1;
+    return 0;
+}
+
+int ic_pool_stop(const char *name, struct ic_error *error)
+{
+    if (strcmp(name, "nope") == 0)
+        return fail(error, IC_ERR_NOT_FOUND, "no pool 'nope'");
+    note("pool stop %s", name);
+    return 0;
+}
+
 int ic_template_prune(uint32_t max_age_days, uint32_t max_total_mib, size_t *ret_removed, struct ic_error *error)
 {
     (void)error;

@@ -50,20 +50,19 @@ static struct kvm_cpuid2 *make_cpuid(const struct vcpu *vcpu, const struct vcpus
 
 static int set_cpuid(struct vcpu *vcpu, const struct vcpus_options *options, struct vm_error *error)
 {
-    _cleanup_(freep) struct kvm_cpuid2 *cpuid = make_cpuid(vcpu, options);
-
-    if (!cpuid)
+    vcpu->cpuid = make_cpuid(vcpu, options);
+    if (!vcpu->cpuid)
         return vm_fail(error, -ENOMEM, "out of memory");
-    return ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0 ? failed(error, vcpu, "CPUID") : 0;
+    return ioctl(vcpu->fd, KVM_SET_CPUID2, vcpu->cpuid) < 0 ? failed(error, vcpu, "CPUID") : 0;
 }
 
 static int restore(struct vcpu *vcpu, const struct vcpus_options *options, struct vm_error *error)
 {
-    _cleanup_(freep) struct kvm_cpuid2 *cpuid = make_cpuid(vcpu, options);
+    _cleanup_(freep) struct kvm_cpuid2 *here = make_cpuid(vcpu, options);
 
-    if (!cpuid)
+    if (!here)
         return vm_fail(error, -ENOMEM, "out of memory");
-    return snapshot_restore_vcpu(options->from, options->kvm, vcpu->fd, vcpu->index, cpuid, error);
+    return snapshot_restore_vcpu(options->from, options->kvm, vcpu->fd, vcpu->index, here, &vcpu->cpuid, error);
 }
 
 static int set_msrs(struct vcpu *vcpu, struct vm_error *error)

@@ -292,6 +292,7 @@ void vcpus_deinit(struct vcpus *vcpus)
         if (vcpu->run)
             (void)munmap(vcpu->run, vcpus->run_size);
         fd_close(vcpu->fd);
+        free(vcpu->cpuid);
     }
     pthread_cond_destroy(&vcpus->changed);
     pthread_mutex_destroy(&vcpus->lock);

@@ -29,6 +29,7 @@ struct vcpu {
     uint32_t index;
     int fd;
     struct kvm_run *run;
+    struct kvm_cpuid2 *cpuid; /* what its guest sees; owned */
     pthread_t thread;
     bool has_thread, ended;
     /* Written by its thread, read by any (relaxed atomics): exits to this process. */

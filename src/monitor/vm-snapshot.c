@@ -31,7 +31,8 @@ static int save_kvm(struct vm *vm, struct snapshot_writer *writer, struct vm_err
     if (r == 0)
         r = snapshot_save_vm(&vm->kvm, snapshot_begin(writer, SNAPSHOT_VM, 0), error);
     for (uint32_t i = 0; r == 0 && i < vm->vcpus.count; i++)
-        r = snapshot_save_vcpu(&vm->kvm, vm->vcpus.table[i].fd, &msrs, snapshot_begin(writer, SNAPSHOT_VCPU, i), error);
+        r = snapshot_save_vcpu(&vm->kvm, vm->vcpus.table[i].fd, vm->vcpus.table[i].cpuid, &msrs,
+                snapshot_begin(writer, SNAPSHOT_VCPU, i), error);
     return r;
 }
 

@@ -151,7 +151,6 @@ static const struct seccomp_rule calls[] = {
         READ_KVM(KVM_GET_LAPIC, "the same"),
         READ_KVM(KVM_GET_VCPU_EVENTS, "the same"),
         READ_KVM(KVM_GET_TSC_KHZ, "the same"),
-        READ_KVM(KVM_GET_CPUID2, "the same"),
         READ_KVM(KVM_GET_MSRS, "the same"),
         READ_KVM(KVM_CHECK_EXTENSION, "the same: how large the FPU's is"),
         READ_KVM(KVM_GET_XSAVE, "the same"),

@@ -29,6 +29,7 @@
 #include "orchestrator/audit-log.h"
 #include "orchestrator/confine.h"
 #include "orchestrator/paths.h"
+#include "orchestrator/pool/pool.h"
 #include "orchestrator/state.h"
 #include "orchestrator/table-lock.h"
 #include "orchestrator/table.h"
@@ -348,6 +349,7 @@ int table_reap(struct ic_error *error)
     }
     table_free_ids(ids, count);
     confine_end_orphans();
+    pool_reap();
     r = reap_run_dirs(&first);
     if (r < 0 && result == 0) {
         result = r;

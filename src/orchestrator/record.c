@@ -56,6 +56,21 @@ static json_t *encode_stages(const struct record *r)
     return object;
 }
 
+const char *const record_phase_names[RECORD_PHASES] = {"look", "claim", "spawn", "load", "ready", "identity"};
+
+static json_t *encode_phases(const struct record *r)
+{
+    json_t *object = json_object();
+
+    for (int i = 0; object && i < RECORD_PHASES; i++) {
+        if (json_object_set_new(object, record_phase_names[i], json_integer((json_int_t)r->phase_us[i])) < 0) {
+            json_decref(object);
+            object = NULL;
+        }
+    }
+    return object;
+}
+
 static json_t *encode_process(const struct process_id *p)
 {
     return json_pack("{s:i, s:I}", "pid", (int)p->pid, "start_ticks", (json_int_t)p->start_ticks);
@@ -101,6 +116,7 @@ char *record_encode(const struct record *r)
             encode_process(&r->monitor), "vsock", encode_process(&r->vsock));
     ADD("{s:I, s:I, s:I}", "created_unix_ms", (json_int_t)r->created_unix_ms, "ready_unix_ms",
             (json_int_t)r->ready_unix_ms, "boot_ms", (json_int_t)r->boot_ms);
+    ADD("{s:o}", "phases_us", encode_phases(r));
 #undef ADD
     if (!failed)
         text = json_dumps(root, JSON_INDENT(2));
@@ -294,6 +310,10 @@ static int decode_object(struct record *r, const json_t *root)
     r->created_unix_ms = get_int(&g, "created_unix_ms", 0, INT64_MAX);
     r->ready_unix_ms = get_int(&g, "ready_unix_ms", 0, INT64_MAX);
     r->boot_ms = (uint64_t)get_int(&g, "boot_ms", 0, INT64_MAX);
+    part = get_object(&g, "phases_us");
+    for (int i = 0; i < RECORD_PHASES; i++)
+        r->phase_us[i] = (uint64_t)get_int(&part, record_phase_names[i], 0, INT64_MAX);
+    g.error = part.error;
     if (g.error == 0 && (!path_vm_id_ok(r->vm_id) || !r->run_dir || r->run_dir[0] != '/'))
         return -EBADMSG;
     return g.error;

@@ -14,6 +14,18 @@
 #define RECORD_MAX_BYTES (1u << 20)
 #define RECORD_MAX_ENV   4096u
 
+/* Of a start, in order: each phase lasts from the end of the one before. */
+enum record_phase {
+    PHASE_LOOK,     /* configuration, image, template */
+    PHASE_CLAIM,    /* name, directories, sockets, logs; or a VM that waited in a pool was taken */
+    PHASE_SPAWN,    /* the first process runs in its jail */
+    PHASE_LOAD,     /* the monitor has all that it needs, and the guest runs */
+    PHASE_READY,    /* the agent said so */
+    PHASE_IDENTITY, /* of a clone: it is somebody of its own */
+    RECORD_PHASES,
+};
+extern const char *const record_phase_names[RECORD_PHASES];
+
 struct record {
     char vm_id[IC_VM_ID_MAX + 1];
     enum ic_vm_state state;
@@ -43,6 +55,7 @@ struct record {
     struct process_id creator, monitor, vsock;
     int64_t created_unix_ms, ready_unix_ms;
     uint64_t boot_ms;
+    uint64_t phase_us[RECORD_PHASES]; /* how long each lasted; 0: there was none */
     char failure[512];
 };
 

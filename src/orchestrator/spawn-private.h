@@ -27,11 +27,13 @@ struct spawn {
     int ready_listen_fd, ready_fd;
     char uds_path[SPAWN_PATH_ROOM];
     char kernel_args[512], cause[512]; /* of the start, for the log */
-    uint64_t begin_us, overlay_bytes;
+    uint64_t begin_us, phase_us, overlay_bytes;
     bool claimed, started, limited;
 };
 
 int64_t spawn_unix_ms(void);
+/* The phase is over. */
+void spawn_phase(struct spawn *s, enum record_phase phase);
 
 /* spawn-look.c: what the VM is to be, into config, record, backend and the descriptors of its files. Nothing exists yet
  * afterwards; but a template may have been made. */

@@ -30,7 +30,9 @@
 #include "base/fd.h"
 #include "orchestrator/audit-log.h"
 #include "orchestrator/names.h"
+#include "orchestrator/config.h"
 #include "orchestrator/paths.h"
+#include "orchestrator/pool/pool.h"
 #include "orchestrator/snapshots/template.h"
 
 #define SAVE_BESIDE_BYTES ((uint64_t)48 << 20) /* of what save() writes, beside guest memory */
@@ -61,6 +63,7 @@ static void spawn_deinit(struct spawn *s)
 static void spawn_init(struct spawn *s)
 {
     *s = (struct spawn){.ready_listen_fd = -1, .ready_fd = -1, .begin_us = clock_now_us()};
+    s->phase_us = s->begin_us;
     s->entry.lock_fd = s->confine.cgroup_fd = s->template_.lock_fd = -1;
     s->start.rootfs_fd = s->start.overlay_fd = s->start.console_fd = s->start.log_fd = s->start.alive_fd = -1;
     s->start.monitor_audit_fd = s->start.vsock_audit_fd = -1;
@@ -73,6 +76,14 @@ int64_t spawn_unix_ms(void)
 
     clock_gettime(CLOCK_REALTIME, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void spawn_phase(struct spawn *s, enum record_phase phase)
+{
+    uint64_t now = clock_now_us();
+
+    s->record.phase_us[phase] = now - s->phase_us;
+    s->phase_us = now;
 }
 
 /* ---- 2 claim ---- */
@@ -208,7 +219,13 @@ static int start(struct spawn *s, struct ic_error *error)
         s->start.snapshot = &s->origin;
     }
     s->started = true;
+    spawn_phase(s, PHASE_CLAIM);
     r = s->backend->start(s->backend, &s->start, error);
+    if (s->start.spawned_us > s->phase_us) {
+        record->phase_us[PHASE_SPAWN] = s->start.spawned_us - s->phase_us;
+        s->phase_us = s->start.spawned_us;
+    }
+    spawn_phase(s, PHASE_LOAD);
     record->monitor = s->start.monitor.id;
     record->vsock = s->start.vsock.id;
     if (r < 0 && s->start.monitor.pidfd >= 0 && fd_wait(s->start.monitor.pidfd, POLLIN, 0) == 0)
@@ -229,7 +246,12 @@ static int wait_and_identify(struct spawn *s, struct ic_error *error)
     _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
     int r = spawn_wait_ready(s, &reader, deadline, error);
 
-    return r == 0 && s->plan.from ? spawn_give_identity(s, &reader, deadline, error) : r;
+    spawn_phase(s, PHASE_READY);
+    if (r == 0 && s->plan.from) {
+        r = spawn_give_identity(s, &reader, deadline, error);
+        spawn_phase(s, PHASE_IDENTITY);
+    }
+    return r;
 }
 
 /* ---- 6 ready ---- */
@@ -309,6 +331,173 @@ void spawn_restore_limits(const struct record *record)
     (void)process_limit_files(&record->monitor, SPAWN_LOG_LIMIT_BYTES);
 }
 
+/* ---- VMs that wait ---- */
+
+void spawn_member_close(struct spawn_member *member)
+{
+    fd_close(member->lock_fd);
+    fd_close(member->ready_fd);
+    fd_close(member->monitor_pidfd);
+    member->lock_fd = member->ready_fd = member->monitor_pidfd = -1;
+}
+
+static int member_entry(struct spawn_member *member, struct table_entry *ret, struct ic_error *error)
+{
+    struct table_entry entry = {.lock_fd = -1};
+    int r = path_in(&entry.dir, error, IC_PATH_STATE, "vms/%s", member->vm_id);
+
+    if (r < 0)
+        return r;
+    memcpy(entry.vm_id, member->vm_id, sizeof(entry.vm_id));
+    entry.lock_fd = TAKE_FD(member->lock_fd);
+    *ret = entry;
+    return 0;
+}
+
+void spawn_member_drop(struct spawn_member *member)
+{
+    _cleanup_(entry_deinitp) struct table_entry entry = {.lock_fd = -1};
+    _cleanup_(record_deinitp) struct record record = {0};
+
+    if (table_read(&record, member->vm_id, NULL) == 0 && member_entry(member, &entry, NULL) == 0 &&
+            table_end_processes(&entry, &record, NULL) == 0)
+        (void)table_remove(&entry, &record, NULL);
+    spawn_member_close(member);
+}
+
+int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *ret_config, struct snapshot *ret_from,
+        struct record *ret_like, struct ic_error *error)
+{
+    _cleanup_(spawn_deinit) struct spawn s;
+    struct ic_vm_config cold;
+    int r;
+
+    spawn_init(&s);
+    r = spawn_look(&s, config, error);
+    if (r < 0)
+        return r;
+    if (!s.plan.from)
+        return ic_fail(error, IC_ERR_UNSUPPORTED, "pool: such VMs have no template to start from: %s",
+                s.cause[0] ? s.cause : template_none(s.backend, &s.record, true));
+    r = config_copy(&cold, config, error);
+    if (r < 0)
+        return r;
+    cold.progress = NULL;
+    cold.keep = cold.tied_to_caller = false;
+    cold.cold_start = true; /* it has the template already */
+    *ret_config = cold;
+    *ret_from = s.template_;
+    s.template_ = (struct snapshot){.lock_fd = -1};
+    *ret_like = s.record;
+    s.record = (struct record){0};
+    return 0;
+}
+
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, struct spawn_member *ret,
+        struct ic_error *error)
+{
+    _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
+    _cleanup_(spawn_deinit) struct spawn s;
+    char origin[sizeof(s.record.origin)];
+    struct ic_error cause = {0};
+    int r;
+
+    spawn_init(&s);
+    (void)snprintf(origin, sizeof(origin), POOL_ORIGIN "template %s", from->name);
+    s.plan = (struct spawn_plan){.from = from, .origin = origin};
+    r = spawn_look(&s, config, &cause);
+    if (r == 0)
+        r = claim(&s, &cause);
+    if (r == 0)
+        r = open_all(&s, &cause);
+    if (r == 0)
+        r = start(&s, &cause);
+    if (r == 0)
+        r = spawn_wait_ready(&s, &reader, deadline_after_ms(s.record.boot_timeout_ms), &cause);
+    if (r == 0)
+        r = s.backend->pause(s.backend, s.record.run_dir, &cause);
+    if (r < 0) {
+        if (s.claimed)
+            tear_down(&s, &cause);
+        if (error)
+            *error = cause;
+        return r;
+    }
+    spawn_limit_logs(&s, true);
+    *ret = (struct spawn_member){.monitor = s.record.monitor,
+            .vsock = s.record.vsock,
+            .lock_fd = TAKE_FD(s.entry.lock_fd),
+            .ready_fd = TAKE_FD(s.ready_fd),
+            .monitor_pidfd = TAKE_FD(s.start.monitor.pidfd)};
+    memcpy(ret->vm_id, s.record.vm_id, sizeof(ret->vm_id));
+    return 0;
+}
+
+#define MOVE(to, from, member)                                                                                         \
+    do {                                                                                                               \
+        (to)->member = (from)->member;                                                                                 \
+        (from)->member = NULL;                                                                                         \
+    } while (0)
+
+/* What the VM has become with its start, into the record of what it is to be. */
+static int take_run_over(struct spawn *s, struct spawn_member *member, struct ic_error *error)
+{
+    _cleanup_(record_deinitp) struct record run = {0};
+    struct record *record = &s->record;
+    int r = table_read(&run, member->vm_id, error);
+
+    if (r == 0)
+        r = member_entry(member, &s->entry, error);
+    if (r < 0)
+        return r;
+    s->claimed = s->started = true;
+    memcpy(record->vm_id, run.vm_id, sizeof(record->vm_id));
+    MOVE(record, &run, run_dir);
+    MOVE(record, &run, cgroup);
+    record->run_dir_inode = run.run_dir_inode;
+    record->uid = run.uid;
+    memcpy(record->jail, run.jail, sizeof(record->jail));
+    record->monitor = run.monitor;
+    record->vsock = run.vsock;
+    record->state = run.state;
+    s->ready_fd = TAKE_FD(member->ready_fd);
+    r = process_open(&record->monitor, &s->start.monitor.pidfd);
+    if (r == 0 && record->vsock.pid > 0)
+        r = process_open(&record->vsock, &s->start.vsock.pidfd);
+    if (r < 0)
+        return ic_fail_errno(error, r, "VM '%s' of a pool", record->vm_id);
+    return table_write(&s->entry, record, error);
+}
+
+/* A VM that waits, if there is one of this kind. 0, or a negative number: then there is none, and *s is used up if
+ * it was claimed. */
+static int adopt(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
+{
+    uint64_t deadline = deadline_after_ms(s->record.boot_timeout_ms);
+    _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
+    struct spawn_member member;
+    char name[POOL_NAME_LEN + 1];
+    int r;
+
+    if (s->config.vm_id || s->plan.from != &s->template_ || s->plan.no_pool)
+        return -IC_ERR_NOT_FOUND;
+    r = pool_name(&s->record, s->plan.from, name, error);
+    if (r < 0 || pool_take(name, s->record.tied, &member) < 0)
+        return -IC_ERR_NOT_FOUND;
+    r = take_run_over(s, &member, error);
+    spawn_phase(s, PHASE_CLAIM);
+    if (r == 0)
+        r = s->backend->resume(s->backend, s->record.run_dir, error);
+    spawn_phase(s, PHASE_LOAD);
+    if (r == 0)
+        r = spawn_give_identity(s, &reader, deadline, error);
+    spawn_phase(s, PHASE_IDENTITY);
+    if (r == 0)
+        r = become_ready(s, ret_vm, error);
+    spawn_member_close(&member);
+    return r;
+}
+
 int spawn_vm(const struct ic_vm_config *config, const struct spawn_plan *plan, ic_vm **ret_vm, struct ic_error *error)
 {
     _cleanup_(spawn_deinit) struct spawn s;
@@ -320,6 +509,21 @@ int spawn_vm(const struct ic_vm_config *config, const struct spawn_plan *plan, i
         s.plan = *plan;
     (void)table_reap(NULL); /* a leftover that can't be removed does not keep a new VM from starting */
     r = spawn_look(&s, config, &cause);
+    spawn_phase(&s, PHASE_LOOK);
+    if (r == 0 && adopt(&s, ret_vm, &cause) == 0)
+        return 0;
+    if (r == 0 && s.claimed) { /* the one that waited had something wrong with it: it goes, and we do it ourselves */
+        struct spawn_plan again = plan ? *plan : (struct spawn_plan){0};
+
+        tear_down(&s, &cause);
+        if (cause.code == IC_ERR_CANCELLED) {
+            if (error)
+                *error = cause;
+            return -IC_ERR_CANCELLED;
+        }
+        again.no_pool = true;
+        return spawn_vm(config, &again, ret_vm, error);
+    }
     if (r == 0)
         r = claim(&s, &cause);
     if (r == 0)

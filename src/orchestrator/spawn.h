@@ -14,10 +14,27 @@ struct spawn_plan {
     /* What the VM is comes from `from` as well; of the configuration count vm_id, keep, tied_to_caller and
      * max_lifetime_ms. Else the configuration must be one that `from` was made for. */
     bool restore;
+    bool no_pool; /* do not look for a VM that waits in a pool */
 };
 
 /* config as for ic_spawn_vm_with_config(), which, if `plan` is NULL, this is. */
 int spawn_vm(const struct ic_vm_config *config, const struct spawn_plan *plan, ic_vm **ret_vm, struct ic_error *error);
+
+/* A VM that waits in a pool (pool/pool.h): frozen, paused, nobody's. Who has its lock has it. */
+struct spawn_member {
+    char vm_id[IC_VM_ID_MAX + 1];
+    struct process_id monitor, vsock;
+    int lock_fd, ready_fd, monitor_pidfd;
+};
+
+/* What VMs of this configuration begin from, and are; the template is made if need be. The caller releases all three.
+ */
+int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *ret_config, struct snapshot *ret_from,
+        struct record *ret_like, struct ic_error *error);
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, struct spawn_member *ret,
+        struct ic_error *error);
+void spawn_member_close(struct spawn_member *member); /* the descriptors: it is somebody else's now, or the reaper's */
+void spawn_member_drop(struct spawn_member *member);  /* ends and removes it */
 
 /* Most bytes that save() may write into one file. */
 uint64_t spawn_file_ceiling(const struct record *record);

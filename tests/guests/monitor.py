@@ -101,9 +101,19 @@ class Vm:
             self.configure()
         return self
 
+    def wait_for_api(self):
+        """Its socket is there before it listens."""
+        def listens():
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(self.api_sock))
+                return True
+            return False
+
+        until(listens, 10 * self.patience, "the API socket", step=0.01)
+
     def configure(self):
         """The whole configuration and the start by API."""
-        until(self.api_sock.exists, 10 * self.patience, "the API socket")
+        self.wait_for_api()
         for section in ("boot-source", "machine-config", "vsock", "entropy", "balloon", "serial"):
             if section in self.config:
                 self.request("PUT", f"/{section}", self.config[section], 204)

@@ -38,7 +38,11 @@ class Monitor:
             self.child = subprocess.Popen([self.program, "--api-sock", self.api], stdin=subprocess.DEVNULL,
                                           stdout=console, stderr=log, start_new_session=True)
         t.cleanups.append(self.kill)
-        until(self.api.exists, 10, "the API socket", step=0.002)
+        until(self.listens, 10, "the API socket", step=0.002)
+
+    def listens(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            return s.connect_ex(str(self.api)) == 0
 
     def request(self, method, path, body, status=204):
         connection = http.client.HTTPConnection("localhost")

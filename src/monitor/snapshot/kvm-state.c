@@ -228,20 +228,14 @@ static struct kvm_cpuid2 *new_cpuid(uint32_t count)
     return cpuid;
 }
 
-static int save_cpuid(int fd, struct buf *buf, struct vm_error *error)
+static void save_cpuid(const struct kvm_cpuid2 *cpuid, struct buf *buf)
 {
-    _cleanup_(freep) struct kvm_cpuid2 *cpuid = new_cpuid(KVM_MAX_CPUID);
-
-    if (!cpuid)
-        return vm_fail(error, -ENOMEM, "out of memory");
-    if (ioctl(fd, KVM_GET_CPUID2, cpuid) < 0)
-        return failed(error, "CPUID");
     buf_put_le32(buf, cpuid->nent);
     buf_put(buf, cpuid->entries, cpuid->nent * sizeof(cpuid->entries[0]));
-    return 0;
 }
 
-static int restore_cpuid(struct rd *rd, int fd, const struct kvm_cpuid2 *here, struct vm_error *error)
+static int restore_cpuid(
+        struct rd *rd, int fd, const struct kvm_cpuid2 *here, struct kvm_cpuid2 **ret, struct vm_error *error)
 {
     uint32_t count = rd_le32(rd);
     const uint8_t *bytes = count <= KVM_MAX_CPUID ? rd_bytes(rd, count * sizeof(here->entries[0])) : NULL;
@@ -254,9 +248,11 @@ static int restore_cpuid(struct rd *rd, int fd, const struct kvm_cpuid2 *here, s
         return vm_fail(error, -ENOMEM, "out of memory");
     memcpy(cpuid->entries, bytes, count * sizeof(cpuid->entries[0]));
     r = snapshot_check_cpuid(cpuid, here, error);
-    if (r < 0)
-        return r;
-    return ioctl(fd, KVM_SET_CPUID2, cpuid) < 0 ? failed(error, "CPUID") : 0;
+    if (r == 0 && ioctl(fd, KVM_SET_CPUID2, cpuid) < 0)
+        r = failed(error, "CPUID");
+    if (r == 0)
+        *ret = TAKE_PTR(cpuid);
+    return r;
 }
 
 /* Bytes of the extended state here; more than the classic 4,096 only for guests with AMX. */
@@ -297,8 +293,8 @@ static int restore_xsave(struct rd *rd, const struct kvm *kvm, int fd, struct vm
 
 /* ---- a vCPU ---- */
 
-int snapshot_save_vcpu(
-        const struct kvm *kvm, int vcpu_fd, const struct snapshot_msrs *msrs, struct buf *buf, struct vm_error *error)
+int snapshot_save_vcpu(const struct kvm *kvm, int vcpu_fd, const struct kvm_cpuid2 *cpuid,
+        const struct snapshot_msrs *msrs, struct buf *buf, struct vm_error *error)
 {
     struct fixed_parts parts = {0};
     int khz, r;
@@ -311,9 +307,8 @@ int snapshot_save_vcpu(
     khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
     buf_put(buf, &parts, sizeof(parts));
     buf_put_le32(buf, khz > 0 ? (uint32_t)khz : 0);
-    r = save_cpuid(vcpu_fd, buf, error);
-    if (r == 0)
-        r = save_msrs(vcpu_fd, msrs, buf, error);
+    save_cpuid(cpuid, buf);
+    r = save_msrs(vcpu_fd, msrs, buf, error);
     return r == 0 ? save_xsave(kvm, vcpu_fd, buf, error) : r;
 }
 
@@ -354,7 +349,8 @@ static int restore_pending(const struct fixed_parts *parts, int fd, struct vm_er
     return ioctl(fd, KVM_SET_MP_STATE, &parts->mp_state) < 0 ? failed(error, "state of a processor") : 0;
 }
 
-static int restore(struct rd *rd, const struct kvm *kvm, int fd, const struct kvm_cpuid2 *cpuid, struct vm_error *error)
+static int restore(struct rd *rd, const struct kvm *kvm, int fd, const struct kvm_cpuid2 *here,
+        struct kvm_cpuid2 **ret_cpuid, struct vm_error *error)
 {
     const uint8_t *bytes = rd_bytes(rd, sizeof(struct fixed_parts));
     uint32_t khz = rd_le32(rd);
@@ -364,7 +360,7 @@ static int restore(struct rd *rd, const struct kvm *kvm, int fd, const struct kv
     if (!bytes || rd->failed)
         return -EBADMSG;
     memcpy(&parts, bytes, sizeof(parts));
-    r = restore_cpuid(rd, fd, cpuid, error);
+    r = restore_cpuid(rd, fd, here, ret_cpuid, error);
     if (r == 0)
         r = restore_tsc(khz, fd, error);
     if (r == 0)
@@ -377,13 +373,13 @@ static int restore(struct rd *rd, const struct kvm *kvm, int fd, const struct kv
 }
 
 int snapshot_restore_vcpu(const struct snapshot *snapshot, const struct kvm *kvm, int vcpu_fd, uint32_t index,
-        const struct kvm_cpuid2 *cpuid, struct vm_error *error)
+        const struct kvm_cpuid2 *here, struct kvm_cpuid2 **ret_cpuid, struct vm_error *error)
 {
     struct rd rd;
     int r = snapshot_part(snapshot, SNAPSHOT_VCPU, index, &rd, error);
 
     if (r < 0)
         return r;
-    r = restore(&rd, kvm, vcpu_fd, cpuid, error);
+    r = restore(&rd, kvm, vcpu_fd, here, ret_cpuid, error);
     return snapshot_part_end(snapshot, SNAPSHOT_VCPU, index, &rd, r, error);
 }

@@ -24,10 +24,12 @@ struct snapshot_msrs {
 int snapshot_list_msrs(const struct kvm *kvm, struct snapshot_msrs *ret, struct vm_error *error);
 
 int snapshot_save_vm(const struct kvm *kvm, struct buf *buf, struct vm_error *error);
-int snapshot_save_vcpu(
-        const struct kvm *kvm, int vcpu_fd, const struct snapshot_msrs *msrs, struct buf *buf, struct vm_error *error);
+/* `cpuid` is what it was given: some KVMs answer with what they made of it. */
+int snapshot_save_vcpu(const struct kvm *kvm, int vcpu_fd, const struct kvm_cpuid2 *cpuid,
+        const struct snapshot_msrs *msrs, struct buf *buf, struct vm_error *error);
 
 int snapshot_restore_vm(const struct snapshot *snapshot, const struct kvm *kvm, struct vm_error *error);
-/* `cpuid` is what a new guest's vCPU of this number would see; it must have all that the saved one saw. */
+/* `here` is what a new guest's vCPU of this number would see; it must have all that the saved one saw, which the caller
+ * gets, to be freed. */
 int snapshot_restore_vcpu(const struct snapshot *snapshot, const struct kvm *kvm, int vcpu_fd, uint32_t index,
-        const struct kvm_cpuid2 *cpuid, struct vm_error *error);
+        const struct kvm_cpuid2 *here, struct kvm_cpuid2 **ret_cpuid, struct vm_error *error);

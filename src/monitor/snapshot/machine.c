@@ -108,17 +108,16 @@ static const struct kvm_cpuid_entry2 *find_leaf(const struct kvm_cpuid2 *cpuid, 
 
 int snapshot_check_cpuid(const struct kvm_cpuid2 *guest, const struct kvm_cpuid2 *here, struct vm_error *error)
 {
-    /* The leaves that list features, and the bits that are none: APIC, OSXSAVE and OSPKE follow the guest's registers.
-     */
+    /* The leaves that list features, and the registers of them that don't. */
     static const struct {
         uint32_t function, index, ignored[4]; /* eax, ebx, ecx, edx */
     } leaves[] = {
-            {0x1, 0, {~0u, ~0u, 1u << 27, 1u << 9}},
-            {0x7, 0, {~0u, 0, 1u << 4, 0}},
+            {0x1, 0, {~0u, ~0u, 0, 0}},
+            {0x7, 0, {~0u, 0, 0, 0}},
             {0x7, 1, {0, ~0u, ~0u, 0}},
             {0xd, 0, {0, ~0u, ~0u, 0}},
             {0xd, 1, {0, ~0u, 0, 0}},
-            {0x80000001, 0, {~0u, ~0u, 0, 1u << 9}},
+            {0x80000001, 0, {~0u, ~0u, 0, 0}},
             {0x80000008, 0, {~0u, 0, ~0u, ~0u}},
             {0x40000001, 0, {0, ~0u, ~0u, ~0u}},
     };

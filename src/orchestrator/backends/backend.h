@@ -45,6 +45,8 @@ struct backend_start {
     /* Boot, for save(): kernel_args has ironclaw.template=1, so the agent freezes itself when it is ready. A backend
      * whose vsock can't be saved leaves it out; the agent then says on its console that it is frozen. */
     bool for_template;
+    /* Out, for the record: when the (last) process ran, as clock_now_us(). */
+    uint64_t spawned_us;
     /* Out: filled as they start, also when a later step fails. `vsock` only of a monitor that has no vsock itself. */
     struct backend_child monitor, vsock;
 };

@@ -347,6 +347,7 @@ static int fcapi_start(const struct backend *backend, struct backend_start *star
                 start->confine, &options, &jail, start->record, &start->monitor.id, &start->monitor.pidfd, error);
     if (r < 0)
         return r;
+    start->spawned_us = clock_now_us();
     r = configure(kind, start, error);
     if (r == -IC_ERR_IO) /* hung up, most probably because it is about to end: the caller then says how */
         (void)fd_wait(start->monitor.pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS));

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/detach.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+#define ARGS_MORE 4
+
+static void run_again(char *const *argv, int ready_fd)
+{
+    size_t count = 0;
+    char number[16], **args;
+    int null = open("/dev/null", O_RDWR);
+
+    while (argv[count])
+        count++;
+    args = calloc(count + ARGS_MORE + 2, sizeof(*args));
+    if (!args || null < 0 || setsid() < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+        _exit(CLI_FAILED);
+    (void)snprintf(number, sizeof(number), "%d", ready_fd);
+    args[0] = (char *)"ironclaw";
+    memcpy(args + 1, argv, count * sizeof(*args));
+    args[count + 1] = (char *)"--foreground";
+    args[count + 2] = (char *)"--ready-fd";
+    args[count + 3] = number;
+    (void)execv("/proc/self/exe", args);
+    cli_error("/proc/self/exe: %s", strerror(errno));
+    _exit(CLI_FAILED);
+}
+
+int detach_again(char *const *argv, char *ret_word, size_t size)
+{
+    int fds[2], status = 0;
+    size_t have = 0;
+    pid_t pid;
+
+    if (pipe(fds) < 0) {
+        cli_error("pipe: %s", strerror(errno));
+        return CLI_FAILED;
+    }
+    (void)fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+    pid = fork();
+    if (pid < 0) {
+        cli_error("fork: %s", strerror(errno));
+        return CLI_FAILED;
+    }
+    if (pid == 0)
+        run_again(argv, fds[1]);
+    (void)close(fds[1]);
+    while (have + 1 < size) {
+        ssize_t n = read(fds[0], ret_word + have, size - 1 - have);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        have += (size_t)n;
+        if (memchr(ret_word, '\n', have))
+            break;
+    }
+    (void)close(fds[0]);
+    ret_word[have] = '\0';
+    ret_word[strcspn(ret_word, "\n")] = '\0';
+    if (ret_word[0])
+        return CLI_OK;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : CLI_FAILED;
+}
+
+void detach_say(int fd, const char *word)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    (void)dprintf(fd, "%s\n", word);
+    (void)close(fd);
+    if (null >= 0)
+        (void)dup2(null, STDERR_FILENO);
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running this program once more, away from its terminal. */
+#pragma once
+
+#include <stddef.h>
+
+/*
+ * Starts this program again with `argv` (its own, from the verb on) and --foreground --ready-fd, in a session of its
+ * own with no terminal, and waits until it says its word there: into ret_word, and CLI_OK. When it ends before, it has
+ * said why on our stderr: its exit status.
+ */
+int detach_again(char *const *argv, char *ret_word, size_t size);
+
+/* That word; from now on stderr leads nowhere. */
+void detach_say(int fd, const char *word);
