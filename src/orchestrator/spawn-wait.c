@@ -29,6 +29,7 @@
 #define AGENT_IS_FROZEN "ironclaw-agent: frozen"
 #define FROZEN_POLL_MS  20
 #define DYING_GRACE_MS  500u
+#define CLOCK_LATE_US   5000u
 
 /* ---- failing ---- */
 
@@ -224,22 +225,45 @@ static int wait_once(
     return p[1].revents ? spawn_fail_ended(s, error) : fail_vsock_ended(s, error);
 }
 
+static uint64_t realtime_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int ask_agent(struct spawn *s, struct wire_reader *reader, const struct buf *request, uint64_t deadline,
+        struct ic_error *error)
+{
+    static const char doing[] = "identity of a clone";
+    enum wire_state state = WIRE_ST_CONTROL;
+    const uint8_t *payload;
+    struct wire_frame frame;
+    int r = request->error ? request->error : fd_write_all(s->ready_fd, request->data, request->len, deadline);
+
+    if (r == 0)
+        r = session_next(s->ready_fd, reader, deadline, &frame, &payload);
+    if (r < 0)
+        return session_fail(&s->record, r, doing, error);
+    if (frame.type == WIRE_ERROR)
+        return session_fail_peer(&s->record, payload, frame.len, doing, error);
+    r = wire_step(&state, WIRE_SESSION_CONTROL, WIRE_FROM_AGENT, frame.type, false);
+    return r < 0 || frame.type != WIRE_OK ? session_fail(&s->record, -EPROTO, doing, error) : 0;
+}
+
 /* What came back from a snapshot is frozen until it is somebody of its own: randomness, clock, names. */
 int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error)
 {
-    static const char doing[] = "identity of a clone";
     struct record *record = &s->record;
-    _cleanup_(buf_deinit) struct buf b = {0};
+    _cleanup_(buf_deinit) struct buf request = {0}, time = {0};
     uint8_t entropy[SPAWN_ENTROPY_BYTES];
     struct wire_clone clone = {
             .flags = record->tied ? WIRE_CLONE_TIED : 0,
             .hostname = {record->vm_id, strlen(record->vm_id)},
             .entropy = {(const char *)entropy, sizeof(entropy)},
     };
-    enum wire_state state = WIRE_ST_CONTROL;
-    const uint8_t *payload;
-    struct wire_frame frame;
-    struct timespec now;
+    uint64_t sent_us = clock_now_us();
     int r;
 
     if (getrandom(entropy, sizeof(entropy), 0) != (ssize_t)sizeof(entropy) ||
@@ -247,19 +271,16 @@ int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t de
         return ic_fail_errno(error, -errno, "random numbers");
     for (size_t i = 0; i < sizeof(clone.generation); i++)
         (void)snprintf(record->generation + 2 * i, 3, "%02x", clone.generation[i]);
-    clock_gettime(CLOCK_REALTIME, &now);
-    clone.time_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    wire_put_clone(&b, &clone);
-    r = b.error ? b.error : fd_write_all(s->ready_fd, b.data, b.len, deadline);
-    if (r == 0)
-        r = session_next(s->ready_fd, reader, deadline, &frame, &payload);
+    clone.time_ns = realtime_ns();
+    wire_put_clone(&request, &clone);
+    r = ask_agent(s, reader, &request, deadline, error);
     explicit_bzero(entropy, sizeof(entropy));
-    if (r < 0)
-        return session_fail(record, r, doing, error);
-    if (frame.type == WIRE_ERROR)
-        return session_fail_peer(record, payload, frame.len, doing, error);
-    r = wire_step(&state, WIRE_SESSION_CONTROL, WIRE_FROM_AGENT, frame.type, false);
-    return r < 0 || frame.type != WIRE_OK ? session_fail(record, -EPROTO, doing, error) : 0;
+    /* The first that a machine does after a copy is slow, and its clock is late by as much. */
+    if (r == 0 && clock_now_us() - sent_us > CLOCK_LATE_US) {
+        wire_put_time(&time, realtime_ns());
+        r = ask_agent(s, reader, &time, deadline, error);
+    }
+    return r;
 }
 
 int spawn_wait_ready(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error)

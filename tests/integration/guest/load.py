@@ -22,7 +22,9 @@ def write():
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.rename(new, f"{TOP}/{i % 300}-{hashlib.sha256(data).hexdigest()}")
+        os.rename(new, f"{TOP}/{i}-{hashlib.sha256(data).hexdigest()}")
+        for old in [n for n in os.listdir(TOP) if n.startswith(f"{i - 100}-")]:
+            os.unlink(f"{TOP}/{old}")
         i += 1
         time.sleep(0.02)
 
@@ -37,7 +39,7 @@ def listen():
 
 def check():
     names = [n for n in os.listdir(TOP) if n != "new"]
-    wrong, newest = [], 0
+    wrong = []
     for name in names:
         try:
             with open(f"{TOP}/{name}", "rb") as f:
@@ -47,7 +49,7 @@ def check():
             continue
     with socket.create_connection(("127.0.0.1", PORT), 10) as client:
         said = client.recv(16).decode()
-    newest = max((os.stat(f"{TOP}/{n}").st_mtime_ns for n in names), default=0)
+    newest = max((int(n.partition("-")[0]) for n in names), default=0)
     print(json.dumps({"files": len(names), "wrong": wrong, "listener": said, "newest": newest}))
 
 
