@@ -2,7 +2,7 @@
 /*
  * On the host, with libironclaw: one VM from the request to the first byte of its command's output.
  *
- *   clone-run BACKEND cold|template
+ *   clone-run BACKEND IMAGE cold|template
  *
  * template: as `ironclaw run`, so one that waits in a pool is taken, if there is a pool. Prints one line of JSON, times
  * in microseconds:
@@ -56,7 +56,7 @@ static void check(int r, const char *what, const struct ic_error *error)
         errx(1, "%s: %s", what, error->message);
 }
 
-static ic_vm *start_vm(const char *backend, bool cold)
+static ic_vm *start_vm(const char *backend, const char *image, bool cold)
 {
     struct ic_vm_config config;
     struct ic_error error = {0};
@@ -64,6 +64,8 @@ static ic_vm *start_vm(const char *backend, bool cold)
 
     ic_vm_config_init(&config);
     check(ic_vm_config_set(&config, "backend", backend, &error), "backend", &error);
+    check(ic_vm_config_set(&config, "image", image, &error), "image", &error);
+    check(ic_vm_config_set(&config, "boot_timeout_ms", "120000", &error), "boot_timeout_ms", &error);
     if (cold)
         check(ic_vm_config_set(&config, "cold_start", "true", &error), "cold_start", &error);
     config.tied_to_caller = true;
@@ -86,8 +88,8 @@ int main(int argc, char **argv)
     ic_vm *vm;
     int out[2];
 
-    if (argc != 3 || (strcmp(argv[2], "cold") != 0 && strcmp(argv[2], "template") != 0))
-        errx(2, "usage: clone-run BACKEND cold|template");
+    if (argc != 4 || (strcmp(argv[3], "cold") != 0 && strcmp(argv[3], "template") != 0))
+        errx(2, "usage: clone-run BACKEND IMAGE cold|template");
     if (pipe(out) < 0)
         err(1, "pipe");
     reader.fd = out[0];
@@ -98,7 +100,7 @@ int main(int argc, char **argv)
     options.stdout_fd = out[1];
 
     at[0] = now_us();
-    vm = start_vm(argv[1], strcmp(argv[2], "cold") == 0);
+    vm = start_vm(argv[1], argv[2], strcmp(argv[3], "cold") == 0);
     at[1] = now_us();
     check(ic_vm_exec_start(vm, &options, &exec, &error), "exec", &error);
     at[2] = now_us();

@@ -54,12 +54,12 @@ class Start:
     def run(self):
         """{phase: ms} of one, with the whole of the command (`cli`) of another."""
         with self.pool():
-            result = subprocess.run([self.program, self.backend, "cold" if self.way == "cold" else "template"], check=False,
-                                    env=self.t.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            result = subprocess.run([self.program, self.backend, self.t.image, "cold" if self.way == "cold" else "template"],
+                                    check=False, env=self.t.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if result.returncode != 0:
             raise SystemExit(f"bench: {self.name}: {result.stderr.decode()}")
         told = json.loads(result.stdout)
-        self._check(told["vm"]["origin"])
+        self._check(told["vm"]["origin"], told["vm"]["phases_us"])
         values = {k: told[k] / 1e3 for k in ("total", "exec", "first_byte", "destroy")}
         values.update({phase: told["vm"]["phases_us"][phase] / 1e3 for phase in PHASES})
         options = ["--cold"] if self.way == "cold" else []
@@ -67,11 +67,12 @@ class Start:
             values["cli"] = bench.timed(lambda: self.t.ic("run", "--backend", self.backend, *options, "--", "true", rc=0)) * 1e3
         return values
 
-    def _check(self, origin):
-        """That it is what it is to be: else a ratio of 1 would be of two cold starts."""
-        words = {"cold": origin == "", "template": origin.startswith("template "), "pool": "pool" in origin}
-        if not words[self.way]:
-            raise SystemExit(f"bench: {self.name}: its origin is '{origin}'")
+    def _check(self, origin, phases):
+        """That it is what it is to be: else a ratio of 1 would be of two cold starts. One of a pool has no process to
+        start."""
+        right = origin == "" if self.way == "cold" else origin.startswith("template ")
+        if not right or (phases["spawn"] == 0) != (self.way == "pool"):
+            raise SystemExit(f"bench: {self.name}: its origin is '{origin}', its phases {phases}")
 
 
 def starts(t, program, options):
