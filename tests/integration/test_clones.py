@@ -7,10 +7,16 @@
 import collections
 import json
 import os
+import sys
 import time
+import uuid
 from pathlib import Path
 
-from harness import SLOW, Failure
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import frames  # noqa: E402
+from harness import SLOW, Failure  # noqa: E402
+from test_monitor_snapshot import Monitor, need_kvm  # noqa: E402
 
 PROBE = (Path(__file__).resolve().parent / "guest/clone.py").read_text(encoding="utf-8")
 AT_ONCE = 4
@@ -136,6 +142,56 @@ def test_the_check_notices_clones_that_are_not_reseeded(t):
     print(f"     clone-test: without the reseed 4 clones have in common: {', '.join(sorted(found)) or 'nothing'}", flush=True)
     assert set(found) & RANDOM, f"clones that were not reseeded were not noticed: {facts}"
     assert not set(found) & TOLD, f"what the host tells them must differ all the same: {found}"
+
+
+def ready_session(monitor):
+    """The connection on which the agent of what was loaded waits for its identity."""
+    while True:
+        session = frames.Session(monitor.ready.accept()[0], 60 * SLOW)
+        try:
+            assert session.next()[0] == frames.READY
+            return session
+        except frames.HungUp:  # of before, or given up
+            session.close()
+
+
+def refused(function):
+    try:
+        value = function()
+    except (frames.Refused, frames.HungUp) as e:
+        return str(e)
+    raise AssertionError(f"not refused: {value}")
+
+
+def test_nothing_runs_in_a_clone_before_its_handshake(t):
+    """The product's own template in monitors of ours, whose agents are spoken to without libironclaw."""
+    need_kvm(t)
+    name = t.ic("template", "build", "-q", rc=0, timeout=200).text.strip()
+    files = (t.home / "data/templates/names" / name).resolve()
+    generations = [os.urandom(16) for _ in range(2)]
+    clones = [Monitor(t, f"raw{i}") for i in range(2)]
+    sessions = []
+    for vm in clones:
+        vm.load(files / "state", files / "memory", resume_vm=False)
+        vm.request("PATCH", "/vm", {"state": "Resumed"})
+        sessions.append(ready_session(vm))
+    for vm in clones:
+        said = refused(lambda vm=vm: frames.run(vm.uds, "true"))
+        assert "template" in said, said
+        for kind, session in ((frames.GET, frames.SESSION_GET), (frames.PUT, frames.SESSION_PUT)):
+            with frames.Session.open(vm.uds, session) as transfer:
+                transfer.send(kind, (b"" if kind == frames.GET else bytes(4)) + frames.string("/etc/hostname") + frames.string("")
+                              + frames.string("f") * (kind == frames.PUT))
+                refused(transfer.next)
+    for i, session in enumerate(sessions):
+        session.ask(frames.CLONE, frames.clone_request(generations[i], time.time_ns(), f"raw{i}"))
+    told = [frames.run(vm.uds, "sh", "-c", "hostname; cat /run/ironclaw/generation").split() for vm in clones]
+    assert told == [[f"raw{i}", str(uuid.UUID(bytes=generations[i]))] for i in range(2)], told
+    said = refused(lambda: sessions[0].ask(frames.CLONE, frames.clone_request(os.urandom(16), time.time_ns(), "again")))
+    assert "not frozen" in said, said
+    for session, vm in zip(sessions, clones):
+        session.close()
+        vm.kill()
 
 
 test_no_two_clones_have_a_secret_in_common.alone = True
