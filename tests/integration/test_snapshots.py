@@ -381,7 +381,7 @@ def test_snapshot_under_load(t):
 
 def fork_leftovers(t, vm="v"):
     """What children began from, and must not stay with their parent."""
-    found = [str(p) for p in (t.home / "state/vms" / vm).glob("fork-*")]
+    found = [str(p) for p in (t.home / "state/vms" / vm).glob("saving-*")]
     return found + [str(p) for p in (t.home / "run" / vm).glob("*") if p.name in ("s", "m", "s.new", "m.new")]
 
 
