@@ -51,15 +51,16 @@ static void check_response(struct session *s)
     digest(s, out, http_format(out, sizeof(out), r->status, r->body, s->http.keep_alive));
 }
 
-static void check_config(const struct controller *c)
+static void check_config(const struct session *s)
 {
+    const struct controller *c = &s->controller;
     const struct vm_config *config = &c->config;
 
     FUZZ_CHECK(config->machine.vcpu_count >= 1 && config->machine.vcpu_count <= VM_MAX_VCPUS);
     FUZZ_CHECK(config->machine.mem_size_mib >= VM_MIN_MEMORY_MIB && !config->machine.smt);
     FUZZ_CHECK(config->drive_count <= VM_MAX_DRIVES);
     FUZZ_CHECK(!config->balloon.present || config->balloon.amount_mib <= config->machine.mem_size_mib);
-    FUZZ_CHECK(c->state == CONTROLLER_NOT_STARTED || config->boot.kernel_image_path);
+    FUZZ_CHECK(c->state == CONTROLLER_NOT_STARTED || config->boot.kernel_image_path || s->vm.loads > 0);
     for (size_t i = 0; i < config->drive_count; i++) {
         FUZZ_CHECK(config->drives[i].drive_id && config->drives[i].path_on_host);
         FUZZ_CHECK(i == 0 || !config->drives[i].is_root_device);
@@ -87,7 +88,7 @@ static bool feed(struct session *s, const char *data, size_t len)
             api_answer(
                     s->http.method, s->http.path, s->http.body, s->http.body_len, handle, &s->controller, &s->response);
             check_response(s);
-            check_config(&s->controller);
+            check_config(s);
             http_reset(&s->http);
         }
     }

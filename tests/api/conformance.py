@@ -53,6 +53,7 @@ ENDPOINTS = [
     ("PUT", "/actions", AFTER, {"action_type": "FlushMetrics"}, ("action_type",)),
 ]
 SNAPSHOT = {"snapshot_path": "{dir}/s", "mem_file_path": "{dir}/m"}
+BACKEND = {"backend_type": "File", "backend_path": "{dir}/m"}
 
 # (method, path, body, status, what is in the answer): the same before and after the start
 REFUSALS = [
@@ -255,9 +256,17 @@ def body_cases(phase):
     yield "PUT /snapshot/load: no members", "PUT", "/snapshot/load", {}, 400, "missing field `snapshot_path`"
     late = phase == AFTER
     yield "PUT /snapshot/create: good", "PUT", "/snapshot/create", SNAPSHOT, 400, \
-        "not supported yet" if late else NOT_BEFORE
+        "pause it first" if late else NOT_BEFORE
     yield "PUT /snapshot/load: good", "PUT", "/snapshot/load", SNAPSHOT, 400, \
-        NOT_AFTER if late else "not supported yet"
+        NOT_AFTER if late else "No such file or directory"
+    yield ("PUT /snapshot/load: two memories", "PUT", "/snapshot/load", {**SNAPSHOT, "mem_backend": BACKEND}, 400,
+           "too many fields: either `mem_backend` or `mem_file_path` exclusively is required")
+    yield ("PUT /snapshot/load: no memory", "PUT", "/snapshot/load", {"snapshot_path": "{dir}/s"}, 400,
+           "missing field: either `mem_backend` or `mem_file_path` is required")
+    yield ("PUT /snapshot/load: a network card", "PUT", "/snapshot/load",
+           {**SNAPSHOT, "network_overrides": [{"iface_id": "eth0", "host_dev_name": "tap0"}]}, 400, "no network card")
+    yield ("PUT /snapshot/load: unknown member of mem_backend", "PUT", "/snapshot/load",
+           {"snapshot_path": "{dir}/s", "mem_backend": {**BACKEND, "bogus": 1}}, 400, "unknown field `bogus`")
 
 
 def transport_cases():
@@ -563,6 +572,45 @@ def by_options(table, binary):
         table.case("--metrics-path: ends in good order", lambda: ended(monitor), needed=True)
 
 
+def snapshots(table, binary):
+    """Saved by one monitor, loaded by others."""
+    first = Monitor(binary)
+    saved = {"snapshot_path": str(first.dir / "s"), "mem_file_path": str(first.dir / "m")}
+    try:
+        for path, body in (("/boot-source", BOOT), ("/machine-config", {"vcpu_count": 1, "mem_size_mib": 16}),
+                           ("/drives/d1", DRIVE), ("/actions", START)):
+            table.ask(first, f"snapshot PUT {path}", "PUT", path, body, 204, needed=True)
+        table.ask(first, "snapshot: create while it runs", "PUT", "/snapshot/create", saved, 400, "pause it first")
+        table.ask(first, "snapshot: pause", "PATCH", "/vm", {"state": "Paused"}, 204, needed=True)
+        table.ask(first, "snapshot: create", "PUT", "/snapshot/create", {**saved, "snapshot_type": "Full"}, 204,
+                  needed=True)
+        table.ask(first, "snapshot: create a diff untracked", "PUT", "/snapshot/create",
+                  {**saved, "snapshot_type": "Diff"}, 400, "track_dirty_pages")
+        table.ask(first, "snapshot: resume", "PATCH", "/vm", {"state": "Resumed"}, 204)
+        for name, body, state in (
+                ("mem_file_path", saved, "Paused"),
+                ("mem_backend", {"snapshot_path": saved["snapshot_path"], "resume_vm": True, "mem_backend": {
+                    "backend_type": "File", "backend_path": saved["mem_file_path"]}}, "Running")):
+            load_by(table, binary, f"snapshot, load by {name}", body, state)
+    finally:
+        table.case("snapshot: ends in good order", lambda: ended(first), needed=True)
+
+
+def load_by(table, binary, name, body, state):
+    monitor = Monitor(binary)
+    try:
+        table.ask(monitor, f"{name}: no such file", "PUT", "/snapshot/load", {**body, "snapshot_path": "/nowhere"}, 400,
+                  "/nowhere")
+        table.ask(monitor, name, "PUT", "/snapshot/load", body, 204, needed=True)
+        table.case(f"{name}: {state}", lambda: expect(monitor.curl("GET", "/"), 200, f'"state":"{state}"'))
+        table.ask(monitor, f"{name}: its configuration", "GET", "/vm/config", None, 200, '"mem_size_mib":16')
+        table.ask(monitor, f"{name}: twice", "PUT", "/snapshot/load", body, 400, NOT_AFTER)
+        for word in ("Resumed", "Paused", "Resumed"):
+            table.ask(monitor, f"{name}: {word}", "PATCH", "/vm", {"state": word}, 204)
+    finally:
+        table.case(f"{name}: ends in good order", lambda: ended(monitor), needed=True)
+
+
 def ended(monitor):
     output = monitor.output()
     if not monitor.close():
@@ -583,6 +631,7 @@ def run_all(table, binary):
         table.case("ends in good order", lambda: ended(monitor), needed=True)
     wrong_starts(table, binary)
     by_options(table, binary)
+    snapshots(table, binary)
     monitor = Monitor(binary)
     try:
         for method, path, body in GETTING_STARTED:

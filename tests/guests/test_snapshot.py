@@ -258,6 +258,7 @@ class Saved:
         self.parent.kill()
         self.state, self.memory = ((t.work / name).read_bytes() for name in ("state", "memory"))
         self.vm = new(t, "halt_for_ever")
+        time.sleep(0.2)
         self.fds = self.vm.descriptors()  # without a connection to its API
 
     def refused(self, *words, state=None, **more):

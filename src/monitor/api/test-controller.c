@@ -133,11 +133,85 @@ static void test_snapshots(void **state)
     static const char load[] = "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\"}";
 
     refused("PUT", "snapshot/create", create, BEFORE_TEXT);
-    refused("PUT", "snapshot/load", load, "not supported yet");
     ask(204, KERNEL);
+    refused("PUT", "snapshot/load", load,
+            "Loading a microVM snapshot not allowed after configuring boot-specific resources.");
     ask(204, START);
-    refused("PUT", "snapshot/create", create, "not supported yet");
+    refused("PUT", "snapshot/create", create, "pause it first");
     refused("PUT", "snapshot/load", load, AFTER_TEXT);
+    ask(204, "PATCH", "vm", "{\"state\": \"Paused\"}");
+    ask(204, "PUT", "snapshot/create", create);
+    assert_string_equal(vm.path, "Full a b");
+    ask(204, "PUT", "snapshot/create",
+            "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"snapshot_type\": \"Diff\"}");
+    assert_string_equal(vm.path, "Diff a b");
+    vm.fail = true;
+    refused("PUT", "snapshot/create", create, "as told");
+    vm.fail = false;
+    refused("PUT", "snapshot/load", load, AFTER_TEXT);
+    ask(204, "PATCH", "vm", "{\"state\": \"Resumed\"}"); /* it can go on after a failure */
+    assert_int_equal(vm.creates, 2);
+    assert_int_equal(vm.loads, 0);
+}
+
+/* One that is loaded is paused, or runs at once; one that failed leaves everything as it was. */
+static void test_load(void **state)
+{
+    static const char load[] = "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\"}";
+
+    ask(204, "PUT", "logger", "{\"level\": \"Error\"}"); /* where its output goes is no part of a VM */
+    ask(204, "PUT", "metrics", "{\"metrics_path\": \"/m\"}");
+    ask(204, "PUT", "serial", "{\"serial_out_path\": \"/s\"}");
+    vm.fail = true;
+    refused("PUT", "snapshot/load", load, "as told");
+    vm.fail = false;
+    ask(200, "GET", "", NULL);
+    has("Not started");
+    ask(204, "PUT", "snapshot/load", load);
+    assert_string_equal(vm.path, "a File b - -");
+    ask(200, "GET", "", NULL);
+    has("Paused");
+    ask(200, "GET", "machine-config", NULL);
+    has("\"vcpu_count\":7");
+    refused("PUT", "snapshot/load", load, AFTER_TEXT);
+    refused(START, AFTER_TEXT);
+    ask(204, "PUT", "snapshot/create", load);
+    ask(204, "PATCH", "vm", "{\"state\": \"Resumed\"}");
+    assert_int_equal(vm.resumes, 1);
+    assert_int_equal(vm.starts, 0);
+}
+
+static void test_load_and_resume(void **state)
+{
+    ask(204, "PUT", "snapshot/load",
+            "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"Uffd\", \"backend_path\": \"u\"}, "
+            "\"resume_vm\": true, \"track_dirty_pages\": true, \"vsock_override\": {\"uds_path\": \"v\"}}");
+    assert_string_equal(vm.path, "a Uffd u v - tracked resumed");
+    ask(200, "GET", "", NULL);
+    has("Running");
+    assert_int_equal(vm.resumes, 0);
+}
+
+/* Each of these is what a snapshot brings with it. */
+static void test_load_after_anything(void **state)
+{
+    static const char *const some[][3] = {
+            {"PUT", "machine-config", "{\"vcpu_count\": 2, \"mem_size_mib\": 64}"},
+            {"PATCH", "machine-config", "{\"mem_size_mib\": 32}"},
+            {"PUT", "drives/a", "{\"drive_id\": \"a\", \"path_on_host\": \"/a\", \"is_root_device\": true}"},
+            {"PUT", "vsock", "{\"guest_cid\": 3, \"uds_path\": \"v\"}"},
+            {"PUT", "entropy", "{}"},
+            {"PUT", "balloon", "{\"amount_mib\": 1, \"deflate_on_oom\": true}"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(some); i++) {
+        controller_deinit(&controller);
+        controller_init(&controller, "test", &fake_ops, &vm);
+        ask(204, some[i][0], some[i][1], some[i][2]);
+        refused("PUT", "snapshot/load", "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\"}",
+                "not allowed after configuring");
+    }
+    assert_int_equal(vm.loads, 0);
 }
 
 static void test_drives(void **state)
@@ -375,6 +449,9 @@ int main(void)
             TEST(test_start),
             TEST(test_times),
             TEST(test_snapshots),
+            TEST(test_load),
+            TEST(test_load_and_resume),
+            TEST(test_load_after_anything),
             TEST(test_drives),
             TEST(test_machine),
             TEST(test_balloon),

@@ -49,7 +49,8 @@ static void test_routes(void **state)
     good("PUT", "snapshot/create", "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"snapshot_type\": \"Diff\"}",
             API_SNAPSHOT_CREATE);
     good("PUT", "snapshot/load",
-            "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"File\"}, \"resume_vm\": true, "
+            "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"File\", \"backend_path\": \"m\"}, "
+            "\"resume_vm\": true, "
             "\"network_overrides\": []}",
             API_SNAPSHOT_LOAD);
 
@@ -97,6 +98,76 @@ static void test_json(void **state)
     refused("PUT", "entropy", deep, "levels");
     /* Brackets in a string are text. */
     refused("PUT", "entropy", "{\"[[[[[[[[[[[[[[[[[[[[[\\\"[[[[[\": 1}", "unknown field");
+}
+
+static void test_snapshot_create(void **state)
+{
+    static const char path[] = "snapshot/create";
+
+    good("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\"}", API_SNAPSHOT_CREATE);
+    assert_string_equal(request.create.snapshot_path, "a");
+    assert_string_equal(request.create.mem_file_path, "b");
+    assert_false(request.create.diff);
+    good("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"snapshot_type\": \"Diff\"}",
+            API_SNAPSHOT_CREATE);
+    assert_true(request.create.diff);
+    refused("PUT", path, "{\"snapshot_path\": \"a\"}", "missing field `mem_file_path`");
+    refused("PUT", path, "{\"snapshot_path\": \"\", \"mem_file_path\": \"b\"}", "`snapshot_path` is empty");
+    refused("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"snapshot_type\": \"full\"}",
+            "unknown variant `full`");
+    refused("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"version\": \"1\"}",
+            "unknown field `version`");
+}
+
+static void test_snapshot_load(void **state)
+{
+    static const char path[] = "snapshot/load";
+
+    good("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\"}", API_SNAPSHOT_LOAD);
+    assert_string_equal(request.load.backend_path, "b"); /* the older way to say so */
+    assert_int_equal(request.load.backend, MEMORY_BACKEND_FILE);
+    assert_false(request.load.resume || request.load.track_dirty_pages);
+    assert_null(request.load.uds_path);
+    good("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"Uffd\", \"backend_path\": \"u\"}, "
+            "\"enable_diff_snapshots\": true, \"resume_vm\": true, \"clock_realtime\": false, "
+            "\"vsock_override\": {\"uds_path\": \"v\"}}",
+            API_SNAPSHOT_LOAD);
+    assert_int_equal(request.load.backend, MEMORY_BACKEND_UFFD);
+    assert_string_equal(request.load.backend_path, "u");
+    assert_string_equal(request.load.uds_path, "v");
+    assert_true(request.load.resume && request.load.track_dirty_pages);
+    good("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"prefetch_path\": \"p\"}",
+            API_SNAPSHOT_LOAD);
+    assert_string_equal(request.load.prefetch_path, "p");
+
+    refused("PUT", path, "{\"snapshot_path\": \"a\"}",
+            "missing field: either `mem_backend` or `mem_file_path` is required");
+    refused("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"mem_backend\": {\"backend_type\": \"File\", "
+            "\"backend_path\": \"m\"}}",
+            "too many fields: either `mem_backend` or `mem_file_path` exclusively is required");
+    refused("PUT", path, "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"File\"}}",
+            "missing field `backend_path`");
+    refused("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"Net\", \"backend_path\": \"m\"}}",
+            "unknown variant `Net`");
+    refused("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"File\", \"backend_path\": \"m\", \"x\": "
+            "1}}",
+            "unknown field `x`");
+    refused("PUT", path, "{\"snapshot_path\": \"a\", \"mem_backend\": \"m\"}", "expected an object");
+    refused("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"network_overrides\": [{\"iface_id\": \"e\"}]}",
+            "no network card");
+    refused("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"vsock_override\": {}}",
+            "missing field `uds_path`");
+    refused("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"clock_realtime\": true}",
+            "`clock_realtime` is refused");
+    refused("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"Uffd\", \"backend_path\": \"m\"}, "
+            "\"prefetch_path\": \"p\"}",
+            "for mem_backend File");
 }
 
 static void test_machine(void **state)
@@ -309,6 +380,8 @@ int main(void)
             cmocka_unit_test(test_refused_endpoints),
             cmocka_unit_test(test_json),
             cmocka_unit_test(test_machine),
+            cmocka_unit_test(test_snapshot_create),
+            cmocka_unit_test(test_snapshot_load),
             cmocka_unit_test(test_boot),
             cmocka_unit_test(test_drive),
             cmocka_unit_test(test_vsock),
