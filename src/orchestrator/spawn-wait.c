@@ -239,8 +239,8 @@ static int ask_agent(struct spawn *s, struct wire_reader *reader, const struct b
 {
     static const char doing[] = "identity of a clone";
     enum wire_state state = WIRE_ST_CONTROL;
-    const uint8_t *payload;
-    struct wire_frame frame;
+    const uint8_t *payload = NULL;
+    struct wire_frame frame = {0};
     int r = request->error ? request->error : fd_write_all(s->ready_fd, request->data, request->len, deadline);
 
     if (r == 0)
