@@ -242,13 +242,12 @@ def test_restore_of_a_kept_vm(t):
 
 def test_snapshot_outlives_its_vm(t):
     need_snapshots(t)
-    with t.vm("v", "--memory", "160", "-e", "WORD=of the VM"):
+    with t.vm("v", "-e", "WORD=of the VM"):
         t.sh("v", "echo kept >/var/tmp/file")
         snapshot(t, "v", "s")
     t.assert_clean("after the VM")
     with restored(t, "s", "v"):  # by the same name, too
         assert t.sh("v", "cat /var/tmp/file; echo $WORD").out == b"kept\nof the VM\n"
-        assert t.json("inspect", "v")[0]["memory_mib"] == 160
         snapshot(t, "v", "second")  # of what was restored
     with restored(t, "second", "w"):
         assert t.sh("w", "cat /var/tmp/file; hostname").out == b"kept\nw\n"
