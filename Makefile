@@ -7,6 +7,7 @@ DESTDIR ?=
 SECONDS ?= 600
 BUDGET  ?= 60
 N       ?= 50
+CLONES  ?= $(if $(filter command line,$(origin N)),$(N),$(if $(filter clone-memory,$(MAKECMDGOALS)),100,64))
 SEED    ?=
 MINUTES ?= 10
 FROM    ?=
@@ -19,8 +20,8 @@ V       ?=
 # A build tree runs as it is: scripts/env says where its parts are.
 RUN = BUILD=$(BUILD) scripts/env
 
-.PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test load-test soak bench-host \
-	bench bench-boot bench-devices picture install lint sanitize fuzz fuzz-nightly fuzz-coverage cross clean
+.PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test load-test soak clone-test \
+	clone-memory bench-host bench bench-boot bench-devices bench-clone picture install lint sanitize fuzz fuzz-nightly fuzz-coverage cross clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -73,6 +74,14 @@ kill-test: image ## kill -9 of a random process at a random moment of N=50 runs;
 load-test: image ## MINUTES=10 of eight VMs, five of which do their worst: what the others notice
 	@IRONCLAW_TEST_MINUTES=$(MINUTES) $(RUN) tests/run.py --build $(BUILD) -k load/mixed load
 
+clone-test: image ## N=64 clones of a template, on a real KVM and with QEMU: no two have a secret in common
+	@IRONCLAW_TEST_CLONES=$(CLONES) $(RUN) tests/bench-host/run --build $(BUILD) --timeout 7200 -k integration/clones integration
+	@IRONCLAW_TEST_CLONES=$(CLONES) $(RUN) tests/run.py --build $(BUILD) --backend qemu -k integration/clones integration
+
+clone-memory: image ## N=100 clones alive at once: what one more of them takes; bare-metal guests here, Linux on a real KVM
+	@IRONCLAW_TEST_CLONES=$(CLONES) $(RUN) tests/run.py --build $(BUILD) -k guests/clone_memory guests
+	@IRONCLAW_TEST_CLONES=$(CLONES) $(RUN) tests/bench-host/run --build $(BUILD) --timeout 7200 --memory 6144 -k load/clone_memory load
+
 soak: image ## N=50 rounds of the integration and escape tests, until one fails
 	@for i in $$(seq $(N)); do echo "round $$i of $(N)"; \
 		$(RUN) tests/run.py $(if $(T),-k '$(T)') --build $(BUILD) integration escape || exit 1; done
@@ -90,6 +99,12 @@ bench-devices: image ## its vsock and block device beside QEMU's, on a real KVM
 	@scripts/setup test
 	@$(RUN) bench/devices.py --build $(BUILD) --prepare $(ARGS)
 	@$(RUN) tests/bench-host/run --build $(BUILD) $(if $(COUNT),--count) -- bench/devices.py --build $(BUILD) $(ARGS)
+
+bench-clone: image ## starts cold, from a template and from a pool: our monitor on a real KVM, then QEMU here
+	@scripts/setup test
+	@$(RUN) bench/clone.py --build $(BUILD) --prepare $(ARGS)
+	@$(RUN) tests/bench-host/run --build $(BUILD) --timeout 7200 -- bench/clone.py --build $(BUILD) --backend ironclaw $(ARGS)
+	@$(RUN) bench/clone.py --build $(BUILD) --backend qemu $(ARGS)
 
 bench: image ## ratios, medians of one interleaved run
 	@$(RUN) bench/bench.py --build $(BUILD) $(ARGS)

@@ -195,6 +195,7 @@ class Context:
             self.config["boot_timeout_ms"] = int(BOOT_TIMEOUT_MS * SLOW)
         self.write_config(self.config)
         self.cleanups = []
+        self.kept = []  # of what cleanups looked at before they removed it
         self.attempts = []
         self.deadline = time.monotonic() + options.timeout * SLOW
         self._host = None
@@ -338,6 +339,31 @@ class Context:
         self.cleanups.append(lambda: shutil.rmtree(self.home / "data"))
         return mine
 
+    def own_data(self, *own):
+        """Replaces the shared store by one in which these parts ("templates", "snapshots") are the test's own, and empty.
+        What is being built there must be gone at the test's end."""
+        shared, mine = (self.home / "data").resolve(), self.home / "data"
+        mine.unlink()
+        mine.mkdir(mode=0o700)
+        for name in ("images", "kernels", "templates", "snapshots", "tsc"):
+            if name in own:
+                (mine / name / "names").mkdir(mode=0o700, parents=True)
+                (mine / name).chmod(0o700)
+            elif (shared / name).exists():
+                (mine / name).symlink_to(shared / name)
+        self.cleanups.append(lambda: self._end_data(own))
+        return mine
+
+    def unfinished(self):
+        """What is in the middle of being built in stores of the test's own."""
+        tops = [top for top in (self.home / "data").glob("*") if top.name in ("templates", "snapshots") and not top.is_symlink()]
+        return [str(path) for top in tops for path in [*top.glob(".tmp-*"), *top.glob("names/.new")]]
+
+    def _end_data(self, own):
+        self.ic("ps")  # lets it remove what others left
+        self.kept = [f"unfinished {path}" for path in self.unfinished()] if own else []
+        shutil.rmtree(self.home / "data")
+
     # -- outcomes
 
     def attempt(self, group, what, outcome, how, backend=None):
@@ -378,7 +404,7 @@ class Context:
                     lines += [f"directory {directory}/{name}" for name in dirs]
         allowed = {"data", "config.json", "run", "state", "work", "tmp"}
         lines += [f"file {self.home}/{name}" for name in os.listdir(self.home) if name not in allowed]
-        return lines
+        return lines + self.kept
 
     @staticmethod
     def _may_stay(name):

@@ -27,6 +27,10 @@ integration/jail.stages integration/jail.group integration/jail.limit_above_the_
 integration/audit.refused_call_ends_the_vm escape/intruder.jail_of_ironclaw escape/intruder.memory
 integration/errors.hardware_isolation_required escape/hostile_agent.lies_when_ready
 escape/root.devices
+integration/clones.no_two_clones_have_a_secret_in_common integration/clones.the_check_notices_clones_that_are_not_reseeded
+integration/clones.nothing_runs_in_a_clone_before_its_handshake integration/snapshots.run_makes_a_template_and_starts_from_it
+integration/snapshots.restore_of_a_kept_vm integration/snapshots.fork_into_three_while_commands_run
+integration/snapshots.snapshot_under_load integration/snapshots.kill_of_snapshot_create
 """.split()
 
 

@@ -11,6 +11,7 @@
  *   a socket directory whose record is gone      a remover died             remove
  *   one without a link, empty or sockets only    maker or remover died      remove
  *   a process whose record is gone               the record was deleted     kill
+ *   ready, a saver's directory with a free lock  a saver died               let it go on, remove (snapshots/saving.h)
  *
  * A healthy VM costs one small file and two reads in /proc; only when one of
  * the others is seen are locks taken or the process table searched.
@@ -30,6 +31,7 @@
 #include "orchestrator/confine.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/pool/pool.h"
+#include "orchestrator/snapshots/saving.h"
 #include "orchestrator/state.h"
 #include "orchestrator/table-lock.h"
 #include "orchestrator/table.h"
@@ -187,7 +189,7 @@ static int reap_one(const char *vm_id, struct ic_error *error)
         return reap_recordless(vm_id, error);
     if (table_healthy(&record)) {
         record_deinit(&record);
-        return 0;
+        return saving_reap(vm_id, error);
     }
     /* A creator that was killed while it forked: its child has the lock too, but only until its execve. */
     if (record.state == IC_VM_BOOTING && !process_alive(&record.creator))

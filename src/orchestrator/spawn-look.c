@@ -175,6 +175,13 @@ static int look_at_origin(struct spawn *s, struct ic_error *error)
     return 0;
 }
 
+const char *spawn_test_switch(void)
+{
+    const char *given = secure_getenv("IRONCLAW_TEST_NO_RESEED");
+
+    return given && strcmp(given, "1") == 0 ? "ironclaw.test_no_reseed=1" : NULL;
+}
+
 /* VMs that are configured alike begin from one template. Without one, for whatever reason, there is the long way; it
  * then says better what is wrong with the VM, if that was it. */
 static int look_for_template(struct spawn *s, struct ic_error *error)
@@ -195,7 +202,8 @@ static int look_for_template(struct spawn *s, struct ic_error *error)
         return 0;
     }
     s->plan.from = &s->template_;
-    (void)snprintf(s->record.origin, sizeof(s->record.origin), "template %s", s->template_.name);
+    (void)snprintf(s->record.origin, sizeof(s->record.origin), "template %s%s", s->template_.name,
+            spawn_test_switch() ? " for tests: not reseeded" : "");
     return 0;
 }
 

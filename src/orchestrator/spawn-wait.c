@@ -29,6 +29,8 @@
 #define AGENT_IS_FROZEN "ironclaw-agent: frozen"
 #define FROZEN_POLL_MS  20
 #define DYING_GRACE_MS  500u
+#define CLOCK_LATE_US   15000u
+#define CLOCK_TRIES     4
 
 /* ---- failing ---- */
 
@@ -96,6 +98,16 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
 
 /* ---- waiting ---- */
 
+/* A frozen agent gives up a connection that isn't answered at once, as it may be one of the machine that was copied,
+ * and makes another. */
+static void hang_up(struct spawn *s, struct wire_reader *reader)
+{
+    fd_close(s->ready_fd);
+    s->ready_fd = -1;
+    wire_reader_deinit(reader);
+    *reader = (struct wire_reader){0};
+}
+
 /* The agent's READY on its connection. A guest is hostile from the first byte: one frame, bounded. */
 static int read_ready(struct spawn *s, struct wire_reader *reader, bool *ret_ready, struct ic_error *error)
 {
@@ -110,6 +122,10 @@ static int read_ready(struct spawn *s, struct wire_reader *reader, bool *ret_rea
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
+    if (n <= 0 && s->plan.from) {
+        hang_up(s, reader);
+        return 0;
+    }
     if (n <= 0)
         return fail_boot(s, IC_ERR_GUEST, "the agent hung up before it was ready", error);
     wire_reader_filled(reader, (size_t)n);
@@ -139,8 +155,10 @@ static int accept_ready(struct spawn *s)
     s->ready_fd = accept4(s->ready_listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (s->ready_fd < 0)
         return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED ? 0 : -errno;
-    fd_close(s->ready_listen_fd);
-    s->ready_listen_fd = -1;
+    if (!s->plan.from) {
+        fd_close(s->ready_listen_fd);
+        s->ready_listen_fd = -1;
+    }
     return 0;
 }
 
@@ -208,22 +226,45 @@ static int wait_once(
     return p[1].revents ? spawn_fail_ended(s, error) : fail_vsock_ended(s, error);
 }
 
+static uint64_t realtime_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int ask_agent(struct spawn *s, struct wire_reader *reader, const struct buf *request, uint64_t deadline,
+        struct ic_error *error)
+{
+    static const char doing[] = "identity of a clone";
+    enum wire_state state = WIRE_ST_CONTROL;
+    const uint8_t *payload = NULL;
+    struct wire_frame frame = {0};
+    int r = request->error ? request->error : fd_write_all(s->ready_fd, request->data, request->len, deadline);
+
+    if (r == 0)
+        r = session_next(s->ready_fd, reader, deadline, &frame, &payload);
+    if (r < 0)
+        return session_fail(&s->record, r, doing, error);
+    if (frame.type == WIRE_ERROR)
+        return session_fail_peer(&s->record, payload, frame.len, doing, error);
+    r = wire_step(&state, WIRE_SESSION_CONTROL, WIRE_FROM_AGENT, frame.type, false);
+    return r < 0 || frame.type != WIRE_OK ? session_fail(&s->record, -EPROTO, doing, error) : 0;
+}
+
 /* What came back from a snapshot is frozen until it is somebody of its own: randomness, clock, names. */
 int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error)
 {
-    static const char doing[] = "identity of a clone";
     struct record *record = &s->record;
-    _cleanup_(buf_deinit) struct buf b = {0};
+    _cleanup_(buf_deinit) struct buf request = {0}, time = {0};
     uint8_t entropy[SPAWN_ENTROPY_BYTES];
     struct wire_clone clone = {
             .flags = record->tied ? WIRE_CLONE_TIED : 0,
             .hostname = {record->vm_id, strlen(record->vm_id)},
             .entropy = {(const char *)entropy, sizeof(entropy)},
     };
-    enum wire_state state = WIRE_ST_CONTROL;
-    const uint8_t *payload;
-    struct wire_frame frame;
-    struct timespec now;
+    uint64_t sent_us = clock_now_us();
     int r;
 
     if (getrandom(entropy, sizeof(entropy), 0) != (ssize_t)sizeof(entropy) ||
@@ -231,19 +272,18 @@ int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t de
         return ic_fail_errno(error, -errno, "random numbers");
     for (size_t i = 0; i < sizeof(clone.generation); i++)
         (void)snprintf(record->generation + 2 * i, 3, "%02x", clone.generation[i]);
-    clock_gettime(CLOCK_REALTIME, &now);
-    clone.time_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    wire_put_clone(&b, &clone);
-    r = b.error ? b.error : fd_write_all(s->ready_fd, b.data, b.len, deadline);
-    if (r == 0)
-        r = session_next(s->ready_fd, reader, deadline, &frame, &payload);
+    clone.time_ns = realtime_ns();
+    wire_put_clone(&request, &clone);
+    r = ask_agent(s, reader, &request, deadline, error);
     explicit_bzero(entropy, sizeof(entropy));
-    if (r < 0)
-        return session_fail(record, r, doing, error);
-    if (frame.type == WIRE_ERROR)
-        return session_fail_peer(record, payload, frame.len, doing, error);
-    r = wire_step(&state, WIRE_SESSION_CONTROL, WIRE_FROM_AGENT, frame.type, false);
-    return r < 0 || frame.type != WIRE_OK ? session_fail(record, -EPROTO, doing, error) : 0;
+    /* What a machine does first after it was copied is slow, and its clock then late by as much. */
+    for (int i = 0; r == 0 && i < CLOCK_TRIES && clock_now_us() - sent_us > CLOCK_LATE_US; i++) {
+        time.len = 0;
+        sent_us = clock_now_us();
+        wire_put_time(&time, realtime_ns());
+        r = ask_agent(s, reader, &time, deadline, error);
+    }
+    return r;
 }
 
 int spawn_wait_ready(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error)

@@ -185,6 +185,7 @@ static int open_all(struct spawn *s, struct ic_error *error)
 
 static int start(struct spawn *s, struct ic_error *error)
 {
+    const char *test_word = s->plan.for_template ? spawn_test_switch() : NULL;
     struct record *record = &s->record;
     int n, r = confine_init(&s->confine, record, error);
 
@@ -194,12 +195,13 @@ static int start(struct spawn *s, struct ic_error *error)
         return r;
     n = snprintf(s->kernel_args, sizeof(s->kernel_args),
             "ironclaw.root=/dev/vda ironclaw.rootfstype=erofs ironclaw.overlay=%s ironclaw.overlay_mib=%u "
-            "ironclaw.seccomp=%s ironclaw.hostname=%s%s",
+            "ironclaw.seccomp=%s ironclaw.hostname=%s%s%s%s",
             overlay_words[record->overlay_kind], record->overlay_size_mib, seccomp_words[record->guest_seccomp],
             s->plan.for_template ? "template" : record->vm_id,
             s->plan.for_template ? " ironclaw.template=1"
             : record->tied       ? " ironclaw.tied=1"
-                                 : "");
+                                 : "",
+            test_word ? " " : "", test_word ? test_word : "");
     if (n < 0 || (size_t)n >= sizeof(s->kernel_args))
         return ic_fail(error, IC_ERR_INVALID, "kernel command line: too long");
     s->start.mark = s->entry.dir;

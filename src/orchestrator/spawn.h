@@ -41,3 +41,7 @@ uint64_t spawn_file_ceiling(const struct record *record);
 /* Around save(): lets the VM's processes write so much, and takes that back. */
 void spawn_lift_limits(const struct record *record);
 void spawn_restore_limits(const struct record *record);
+
+/* IRONCLAW_TEST_NO_RESEED=1 makes templates, of a key of their own, whose clones share their random numbers, and say so
+ * on their console and as their origin: only so can a test show that it would notice. NULL: not set. */
+const char *spawn_test_switch(void);

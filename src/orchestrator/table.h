@@ -7,6 +7,7 @@
  *   state/vms/<id>/lock     lock: held by whoever changes this VM; by the creator from the claim until it is ready
  *   state/vms/<id>/alive    lock, shared: inherited by the VM's processes, so it is free exactly when none lives
  *   state/vms/<id>/record.json   replaced atomically; readers need no lock
+ *   state/vms/<id>/saving-XXXXXX   lock: held by whoever saves it, or starts from what was saved (snapshots/saving.h)
  *   run, run/<id>/state     lock as of state/vms, for the sockets' directories; the link says whose one is
  *
  * mkdir of the directory is the claim of the name. The record is written

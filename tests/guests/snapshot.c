@@ -77,6 +77,28 @@ CASE(snapshot_rounds)
         CHECK(pattern_check(pattern + i * (PATTERN / 64), PATTERN / 64, i + 1));
 }
 
+/* What it has in pages= of memory is read when the host types something, and changed in changes= of them; nothing more
+ * is done after that. */
+CASE(snapshot_idle)
+{
+    unsigned pages = (unsigned)argument("pages", 4096), changes = (unsigned)argument("changes", 64);
+    volatile uint64_t *words = allocate((uint64_t)pages * 4096, 4096);
+
+    for (unsigned i = 0; i < pages; i++)
+        words[i * 512] = i + 1;
+    print("filled\n");
+    while (!(in8(SERIAL + 5) & 1))
+        continue;
+    for (unsigned i = 0; i < pages; i++) {
+        CHECK_EQ(words[i * 512], i + 1);
+        if (i < changes)
+            words[i * 512] = 0;
+    }
+    print("halting\n");
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
 #define EVENT_BYTES 8u
 
 /* A buffer for the device's events, or an event, 0 being TRANSPORT_RESET; -1: none in that time. */
@@ -91,7 +113,8 @@ static int take_event(struct queue *q, uint32_t *event, unsigned seconds)
     return (int)*event;
 }
 
-/* A host is connected when the VM is saved. Where it was loaded the stream is gone and said to be, and a new one comes. */
+/* A host is connected when the VM is saved. Where it was loaded the stream is gone and said to be, and a new one comes.
+ */
 CASE(snapshot_vsock)
 {
     struct vsock *v = vsock_open();

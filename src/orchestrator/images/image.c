@@ -98,6 +98,20 @@ void image_deinit(struct image *image)
     *image = (struct image){.lock_fd = -1};
 }
 
+/* Without links: what was saved of a VM opens them again, by whichever path the store is reached then. */
+static int part_path(const char *object, unsigned part, char **ret, struct ic_error *error)
+{
+    _cleanup_(freep) char *dir = NULL, *real = NULL;
+    int r = store_path(STORE_IMAGES, object, NULL, &dir, error);
+
+    if (r < 0)
+        return r;
+    real = realpath(dir, NULL);
+    if (!real)
+        return ic_fail_errno(error, -errno, "%s", dir);
+    return text_format(ret, error, "%s/%s", real, manifest_part_file[part]);
+}
+
 static int fill(struct image *image, const char *object, struct manifest *manifest, struct ic_error *error)
 {
     char **const paths[PART_COUNT] = {&image->kernel_path, &image->initrd_path, &image->rootfs_path};
@@ -106,7 +120,7 @@ static int fill(struct image *image, const char *object, struct manifest *manife
         int r = build_check_part(object, manifest, i, image->name, error);
 
         if (r == 0)
-            r = store_path(STORE_IMAGES, object, manifest_part_file[i], paths[i], error);
+            r = part_path(object, i, paths[i], error);
         if (r != 0)
             return r;
     }

@@ -3,27 +3,24 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
-#include "orchestrator/images/text.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/snapshots/freeze.h"
+#include "orchestrator/snapshots/saving.h"
 #include "orchestrator/spawn.h"
 
 struct fork {
     struct table_entry entry; /* of the parent */
     struct record record;
-    char *dir;
+    struct saving saving; /* with what they begin from */
     struct snapshot from;
 };
 
 static void fork_deinit(struct fork *f)
 {
-    if (f->dir)
-        (void)path_remove_tree(f->dir, NULL);
-    free(f->dir);
     snapshot_deinit(&f->from);
+    saving_end(&f->saving);
     record_deinit(&f->record);
     table_entry_deinit(&f->entry);
 }
@@ -67,16 +64,11 @@ static int take(struct fork *f, const char *vm_id, uint64_t *ret_pause_us, struc
     int r = vm_lock(vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &f->entry, &f->record, error);
 
     if (r == 0)
-        r = text_format(&f->dir, error, "%s/fork-XXXXXX", f->entry.dir);
-    if (r == 0 && !mkdtemp(f->dir)) {
-        r = ic_fail_errno(error, -errno, "directory %s", f->dir);
-        free(f->dir);
-        f->dir = NULL;
-    }
+        r = saving_begin(&f->entry, &f->saving, error);
     if (r == 0)
         r = freeze_and_save(&f->record, ret_pause_us, error);
     if (r == 0)
-        r = snapshot_take_into(f->dir, &f->record, &f->from, error);
+        r = snapshot_take_into(f->saving.dir, &f->record, &f->from, error);
     if (r < 0)
         return r;
     f->from.store = STORE_SNAPSHOTS;
@@ -89,7 +81,7 @@ static int take(struct fork *f, const char *vm_id, uint64_t *ret_pause_us, struc
 int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms, uint64_t *ret_pause_us,
         struct ic_error *error)
 {
-    _cleanup_(fork_deinit) struct fork f = {.entry.lock_fd = -1, .from.lock_fd = -1};
+    _cleanup_(fork_deinit) struct fork f = {.entry.lock_fd = -1, .saving = SAVING_NONE, .from.lock_fd = -1};
     uint32_t count = options->count ? options->count : 1, made = 0;
     uint64_t pause_us = 0;
     int r;

@@ -102,3 +102,20 @@ int freeze_and_save(const struct record *record, uint64_t *ret_pause_us, struct 
     *ret_pause_us = clock_now_us() - begin;
     return r < 0 ? r : after;
 }
+
+int freeze_undo(const struct record *record, struct ic_error *error)
+{
+    const struct backend *backend = backend_get(record->backend);
+    _cleanup_(hold_deinit) struct hold hold = {.record = record, .fd = -1};
+    _cleanup_(buf_deinit) struct buf request = {0};
+    int r;
+
+    if (!backend)
+        return 0;
+    (void)backend->resume(
+            backend, record->run_dir, NULL); /* refused when it runs; if it doesn't, nobody answers below */
+    spawn_restore_limits(record);
+    wire_put_empty(&request, WIRE_THAW);
+    r = session_open(record, WIRE_SESSION_CONTROL, &request, deadline_after_ms(ANSWER_TIMEOUT_MS), &hold.fd, error);
+    return r < 0 ? r : wait_ok(&hold, "thawing its commands", error);
+}

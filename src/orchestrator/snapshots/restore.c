@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/snapshots/freeze.h"
+#include "orchestrator/snapshots/saving.h"
 #include "orchestrator/spawn.h"
 
 /* Names are somebody's; what they name has one of its own. */
@@ -44,6 +45,7 @@ int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct i
 {
     _cleanup_(entry_deinitp) struct table_entry entry = {.lock_fd = -1};
     _cleanup_(record_deinitp) struct record record = {0};
+    _cleanup_(saving_end) struct saving saving = SAVING_NONE;
     _cleanup_(fd_closep) int build_fd = -1;
     uint64_t pause_us = 0;
     char object[33];
@@ -55,6 +57,8 @@ int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct i
         r = check_name(name, error);
     if (r == 0)
         r = vm_lock(vm->vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &entry, &record, error);
+    if (r == 0)
+        r = saving_begin(&entry, &saving, error);
     if (r == 0)
         r = freeze_and_save(&record, &pause_us, error);
     if (r == 0)

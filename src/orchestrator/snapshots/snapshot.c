@@ -267,8 +267,9 @@ static int check_sizes(const struct snapshot *s, struct ic_error *error)
         if (!s->has[i])
             continue;
         if (lstat(s->path[i], &st) < 0)
-            return ic_fail(error, IC_ERR_CORRUPT, "%s %s: its %s (%s): %s", snapshot_kind(s->store), s->name,
-                    part_file[i], s->path[i], strerror(errno));
+            return ic_fail(error, IC_ERR_CORRUPT, "%s %s: its %s (%s): %s; remove it with 'ironclaw %s rm %s'",
+                    snapshot_kind(s->store), s->name, part_file[i], s->path[i], strerror(errno),
+                    snapshot_kind(s->store), s->name);
         if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != s->sum[i].size)
             return ic_fail(error, IC_ERR_CORRUPT,
                     "%s %s: its %s (%s) has %lld bytes and not %llu; remove it with 'ironclaw %s rm %s'",
@@ -284,6 +285,7 @@ static int load(enum store_kind store, const char *name, struct snapshot *ret, s
     _cleanup_(freep) char *object = NULL, *dir = NULL, *path = NULL, *text = NULL;
     _cleanup_(fd_closep) int lock_fd = -1;
     struct snapshot s = {.lock_fd = -1};
+    struct ic_error why = {0};
     size_t len;
     int r;
 
@@ -300,9 +302,10 @@ static int load(enum store_kind store, const char *name, struct snapshot *ret, s
     if (r < 0)
         return ic_fail(error, IC_ERR_CORRUPT, "%s %s: %s: %s; remove it with 'ironclaw %s rm %s'", snapshot_kind(store),
                 name, path, strerror(-r), snapshot_kind(store), name);
-    r = snapshot_parse(text, len, path, &s, error);
+    r = snapshot_parse(text, len, path, &s, &why);
     if (r < 0)
-        return r;
+        return ic_fail(error, (enum ic_error_code) - r, "%s %s: %s; remove it with 'ironclaw %s rm %s'",
+                snapshot_kind(store), name, why.message, snapshot_kind(store), name);
     s.store = store;
     s.lock_fd = TAKE_FD(lock_fd);
     (void)snprintf(s.name, sizeof(s.name), "%s", name);

@@ -90,6 +90,7 @@ static int make_key(const struct backend *backend, const struct record *record, 
     add_number(&key, record->memory_mib);
     add_number(&key, record->overlay_size_mib);
     add_number(&key, record->guest_seccomp);
+    digest_key_add_str(&key, spawn_test_switch());
     if (uname(&host) < 0)
         return ic_fail_errno(error, -errno, "uname");
     digest_key_add_str(&key, host.release);

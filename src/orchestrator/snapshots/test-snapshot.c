@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "orchestrator/snapshots/prune.h"
+#include "orchestrator/snapshots/saving.h"
 #include "orchestrator/snapshots/snapshot.h"
 
 #define PAGE 4096u
@@ -290,6 +291,38 @@ static void refuses_manifests(void **state)
     snapshot_deinit(&s);
 }
 
+/* A paused VM is not being saved, so that nobody has to be asked to let it go on. */
+static void reaps_what_savers_left(void **state)
+{
+    struct table_entry entry = {.lock_fd = -1};
+    struct record vm = saved_vm("vm-3");
+    struct saving alive = SAVING_NONE, dead = SAVING_NONE;
+
+    assert_int_equal(table_claim(&entry, &vm, NULL, &error), 0);
+    assert_int_equal(saving_begin(&entry, &alive, &error), 0);
+    assert_int_equal(saving_begin(&entry, &dead, &error), 0);
+    assert_string_not_equal(alive.dir, dead.dir);
+    assert_int_equal(saving_reap("vm-3", &error), 0);
+    assert_int_equal(access(dead.dir, F_OK), 0);
+    fd_close(dead.lock_fd);
+    dead.lock_fd = -1;
+    assert_int_equal(saving_reap("vm-3", &error), 0); /* the VM's lock is held: somebody is at it */
+    assert_int_equal(access(dead.dir, F_OK), 0);
+    vm.state = IC_VM_PAUSED;
+    assert_int_equal(table_write(&entry, &vm, &error), 0);
+    table_entry_deinit(&entry);
+    assert_true(in_home(*state, "run/vm-3/s"));
+    assert_int_equal(saving_reap("vm-3", &error), 0);
+    assert_true(access(dead.dir, F_OK) < 0);
+    assert_false(in_home(*state, "run/vm-3/s") || in_home(*state, "run/vm-3/m"));
+    assert_int_equal(access(alive.dir, F_OK), 0);
+    saving_end(&alive);
+    assert_null(alive.dir);
+    free(dead.dir);
+    assert_int_equal(saving_reap("vm-3", &error), 0);
+    record_deinit(&vm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +332,7 @@ int main(void)
             cmocka_unit_test(refuses_what_changed),
             cmocka_unit_test(notes_what_it_read),
             cmocka_unit_test(lists_and_removes),
+            cmocka_unit_test(reaps_what_savers_left),
             cmocka_unit_test(prunes),
             cmocka_unit_test(reads_its_settings),
             cmocka_unit_test(refuses_manifests),

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/snapshots/saving.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "orchestrator/backends/backend.h"
+#include "orchestrator/images/text.h"
+#include "orchestrator/paths.h"
+#include "orchestrator/snapshots/freeze.h"
+
+#define PREFIX "saving-"
+
+static int lock(int fd, int how)
+{
+    int r;
+
+    do
+        r = flock(fd, how) < 0 ? -errno : 0;
+    while (r == -EINTR);
+    return r;
+}
+
+int saving_begin(const struct table_entry *entry, struct saving *ret, struct ic_error *error)
+{
+    _cleanup_(freep) char *dir = NULL;
+    int fd, r = text_format(&dir, error, "%s/" PREFIX "XXXXXX", entry->dir);
+
+    if (r < 0)
+        return r;
+    if (!mkdtemp(dir))
+        return ic_fail_errno(error, -errno, "directory %s", dir);
+    fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    r = fd < 0 ? -errno : lock(fd, LOCK_EX); /* who looks whether it is free holds it for a moment */
+    if (r < 0) {
+        fd_close(fd);
+        (void)rmdir(dir);
+        return ic_fail_errno(error, r, "directory %s", dir);
+    }
+    *ret = (struct saving){.dir = TAKE_PTR(dir), .lock_fd = fd};
+    return 0;
+}
+
+void saving_end(struct saving *saving)
+{
+    if (saving->dir)
+        (void)path_remove_tree(saving->dir, NULL);
+    free(saving->dir);
+    fd_close(saving->lock_fd);
+    *saving = (struct saving)SAVING_NONE;
+}
+
+/* What its monitor wrote for the one that died. */
+static void remove_saved(const struct record *record)
+{
+    static const char *const names[] = {BACKEND_STATE, BACKEND_MEMORY, BACKEND_STATE ".new", BACKEND_MEMORY ".new"};
+    _cleanup_(fd_closep) int fd = open(record->run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    for (size_t i = 0; fd >= 0 && i < ARRAY_SIZE(names); i++)
+        (void)unlinkat(fd, names[i], 0);
+}
+
+/* Nobody saves this VM while we hold its lock. One that was paused by its user was not being saved. */
+static int undo(const struct table_entry *entry, const char *name, struct ic_error *error)
+{
+    _cleanup_(record_deinitp) struct record record = {0};
+    _cleanup_(freep) char *dir = NULL;
+    int r = table_read(&record, entry->vm_id, error);
+
+    if (r == 0 && record.state == IC_VM_READY)
+        r = freeze_undo(&record, error);
+    if (r < 0)
+        return r; /* the directory stays, so that the next command tries it again */
+    remove_saved(&record);
+    r = text_format(&dir, error, "%s/%s", entry->dir, name);
+    return r < 0 ? r : path_remove_tree(dir, error);
+}
+
+static int reap_one(int dir_fd, const char *vm_id, const char *name, struct ic_error *error)
+{
+    _cleanup_(entry_deinitp) struct table_entry entry = {.lock_fd = -1};
+    _cleanup_(fd_closep) int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0 || lock(fd, LOCK_EX | LOCK_NB) < 0)
+        return 0;
+    if (table_lock(&entry, vm_id, 0, NULL) < 0)
+        return 0; /* its holder may be the one that has just made it; or changes the VM: the next command sees to it */
+    return undo(&entry, name, error);
+}
+
+int saving_reap(const char *vm_id, struct ic_error *error)
+{
+    _cleanup_(freep) char *path = NULL;
+    struct dirent *item;
+    DIR *dir;
+    int r = path_in(&path, error, IC_PATH_STATE, "vms/%s", vm_id);
+
+    dir = r == 0 ? opendir(path) : NULL;
+    if (!dir)
+        return r;
+    while (r == 0 && (item = readdir(dir))) {
+        if (strncmp(item->d_name, PREFIX, strlen(PREFIX)) == 0)
+            r = reap_one(dirfd(dir), vm_id, item->d_name, error);
+    }
+    (void)closedir(dir);
+    return r;
+}
