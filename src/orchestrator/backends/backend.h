@@ -81,10 +81,13 @@ struct backend {
     int (*pause)(const struct backend *backend, const char *run_dir, struct ic_error *error);
     int (*resume)(const struct backend *backend, const char *run_dir, struct ic_error *error);
     /* The VM, whose agent is frozen, into BACKEND_STATE and (unless the backend needs none) BACKEND_MEMORY in its run
-     * directory. It is paused afterwards, also on failure if it lives; resume() or a kill is up to the caller, and so is
-     * the limit of the size of its files. *ret_pause_us: how long it has been paused by then. */
-    int (*save)(const struct backend *backend, const struct record *record, uint64_t *ret_pause_us,
-            struct ic_error *error);
+     * directory. It is paused afterwards, also on failure if it lives; resume() or a kill is up to the caller, and so
+     * is the limit of the size of its files. *ret_pause_us: how long it has been paused by then. */
+    int (*save)(
+            const struct backend *backend, const struct record *record, uint64_t *ret_pause_us, struct ic_error *error);
+    /* With BACKEND_TEMPLATE: why there can be no template of such a VM, of which the kernel is known; NULL: there can.
+     * A backend without this operation can make one of any. */
+    const char *(*no_template)(const struct backend *backend, const struct record *record);
 };
 
 /* NULL for AUTO and for values that are none. */
