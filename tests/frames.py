@@ -6,6 +6,8 @@ import os
 import socket
 import struct
 
+from harness import SLOW
+
 HELLO, ERROR, OK = 1, 2, 3
 EXEC, STARTED, STDIN, CLOSE_STDIN, STDOUT, STDERR, RESIZE, SIGNAL, EXIT = range(16, 25)
 PUT, GET, ENTRY, DATA, HOLE, DONE = range(32, 38)
@@ -13,6 +15,7 @@ READY, TIME, ENTROPY, STATS_REQ, STATS, SHUTDOWN, PING, FREEZE, THAW, CLONE = ra
 SESSION_EXEC, SESSION_PUT, SESSION_GET, SESSION_CONTROL = 1, 2, 3, 4
 AGENT_PORT, READY_PORT = 1024, 1025
 CLONE_TIED = 1
+TIMEOUT = 60 * SLOW
 
 
 class Refused(Exception):
@@ -36,12 +39,12 @@ def string(value):
 class Session:
     """One connection; `sock` is connected to the agent."""
 
-    def __init__(self, sock, timeout=60):
-        self.sock = sock
+    def __init__(self, sock, timeout=TIMEOUT):
+        self.sock, self.received = sock, b""
         self.sock.settimeout(timeout)
 
     @classmethod
-    def open(cls, uds, kind, timeout=60, version=(2, 1)):
+    def open(cls, uds, kind, timeout=TIMEOUT, version=(2, 1)):
         """Connects to the agent through the VM's unix socket and sends HELLO."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(timeout)
@@ -69,22 +72,22 @@ class Session:
     def send(self, kind, payload=b""):
         self.sock.sendall(struct.pack("<IB", len(payload), kind) + payload)
 
-    def _read(self, count):
-        data = b""
-        while len(data) < count:
+    def _fill(self, count):
+        while len(self.received) < count:
             try:
-                part = self.sock.recv(count - len(data))
+                part = self.sock.recv(1 << 17)
             except ConnectionResetError:
                 part = b""
             if not part:
-                raise HungUp(f"after {len(data)} of {count} bytes")
-            data += part
-        return data
+                raise HungUp(f"after {len(self.received)} of {count} bytes of a frame")
+            self.received += part
 
     def next(self):
-        """(type, payload) of the next frame; raises Refused for ERROR."""
-        length, kind = struct.unpack("<IB", self._read(5))
-        payload = self._read(length)
+        """(type, payload) of the next frame; raises Refused for ERROR. After TimeoutError it may be called again."""
+        self._fill(5)
+        length, kind = struct.unpack_from("<IB", self.received)
+        self._fill(5 + length)
+        payload, self.received = self.received[5:5 + length], self.received[5 + length:]
         if kind == ERROR:
             raise Refused(payload)
         return kind, payload
@@ -143,7 +146,7 @@ class ReadyListener:
         os.chmod(self.path, 0o666)  # the device is another user, when it has a jail
         self.sock.listen(16)
 
-    def accept(self, timeout=60):
+    def accept(self, timeout=TIMEOUT):
         """The session of the next connection that sends READY. One that ends before it was given up by the agent."""
         self.sock.settimeout(timeout)
         while True:

@@ -226,7 +226,7 @@ def test_a_copy_of_files_stops_in_the_middle(t):
             except TimeoutError:
                 pass
             control.ask(frames.THAW)
-            put.sock.settimeout(60)
+            put.sock.settimeout(frames.TIMEOUT)
             assert put.next() == (frames.OK, b"")
         got = t.ic("exec", name, "--", "cat", "/tmp/file", rc=0).out
         assert got == data
@@ -265,7 +265,7 @@ def test_what_a_clone_of_a_running_guest_ends_and_keeps(t):
             session.close()
         time.sleep(0.3)
         control.close()
-        first = ready.accept(20)
+        first = ready.accept()
         facts = []
         for i in range(2):
             if i:
