@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The backend against the real QEMU under TCG, with the image "base": a template, its clones, what a damaged snapshot
+ * The backend against the real QEMU, with the image "base": a template, its clones, what a damaged snapshot
  * is told. Without QEMU, the image (with Debian's kernel) or our programs it is skipped. IRONCLAW_TEST_CLONES=n makes
- * so many clones and prints what each took, in milliseconds.
+ * so many clones and prints what each took, in milliseconds; IRONCLAW_TEST_VCPUS=n: of so many vCPUs.
  */
 #include "orchestrator/test-util.h"
 
@@ -30,6 +30,7 @@
 
 static struct ic_error error;
 static struct image image;
+static enum ic_isolation isolation;
 static char template_dir[64], state_path[128];
 
 struct world {
@@ -66,6 +67,7 @@ static int open_log(const struct world *w, const char *name)
 
 static void world_init(struct world *w)
 {
+    const char *vcpus = getenv("IRONCLAW_TEST_VCPUS");
     char ready[16];
     struct stat st;
 
@@ -74,8 +76,8 @@ static void world_init(struct world *w)
     w->record = (struct record){.vm_id = "live",
             .state = IC_VM_READY,
             .backend = IC_BACKEND_QEMU,
-            .isolation = IC_ISOLATION_SOFTWARE_EMULATION,
-            .vcpu_count = 1,
+            .isolation = isolation,
+            .vcpu_count = vcpus ? (uint32_t)atoi(vcpus) : 1,
             .memory_mib = 256,
             .run_dir = strdup(w->dir),
             .kernel_path = strdup(image.kernel_path),
@@ -229,20 +231,56 @@ static unsigned run(const struct world *w, const char *command, char *said, size
 
 /* ---- tests ---- */
 
+/* What each step took: time, and QEMU's own time of the processor, which says more on a machine that does other work.
+ */
+struct steps {
+    uint64_t began_us, began_cpu_ms;
+    char text[256];
+};
+
+static uint64_t cpu_ms(const struct world *w)
+{
+    char path[64];
+    _cleanup_(freep) char *text = NULL;
+    unsigned long long user, system;
+    size_t len;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)w->start.monitor.id.pid);
+    if (w->start.monitor.id.pid == 0 || fd_read_file(AT_FDCWD, path, 4096, &text, &len) < 0 ||
+            sscanf(strrchr(text, ')') + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) !=
+                    2)
+        return 0;
+    return (user + system) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+static void step(struct steps *s, const struct world *w, const char *what)
+{
+    uint64_t now_us = clock_now_us(), now_cpu_ms = cpu_ms(w);
+    size_t len = strlen(s->text);
+
+    if (what)
+        (void)snprintf(s->text + len, sizeof(s->text) - len, " %s %llu (%llu)", what,
+                (unsigned long long)(now_us - s->began_us) / 1000, (unsigned long long)(now_cpu_ms - s->began_cpu_ms));
+    s->began_us = clock_now_us();
+    s->began_cpu_ms = now_cpu_ms;
+}
+
 static int make_template(void **state)
 {
     struct world w;
-    uint64_t pause_us = 0, begin_us;
+    struct steps steps = {0};
+    uint64_t pause_us = 0;
     char path[128], text[64];
     struct stat st;
 
     world_init(&w);
     w.start.for_template = true;
-    begin_us = clock_now_us();
+    step(&steps, &w, NULL);
     expect_ok(backend_qemu.start(&backend_qemu, &w.start, &error));
     assert_int_equal(w.start.vsock.pidfd, -1);
     expect_console(&w, FROZEN);
-    print_message("template: booted in %llu ms\n", (unsigned long long)(clock_now_us() - begin_us) / 1000);
+    step(&steps, &w, "booted");
+    print_message("template:%s\n", steps.text);
     (void)process_limit_files(&w.start.monitor.id, 1u << 20); /* it writes no file itself; not all may set that */
     expect_ok(backend_qemu.save(&backend_qemu, &w.record, &pause_us, &error));
     (void)snprintf(path, sizeof(path), "%s/" BACKEND_STATE, w.dir);
@@ -281,21 +319,22 @@ static void clones_run_commands(void **state)
     char said[2][256] = {0}, more[256];
 
     for (int i = 0; i < count; i++) {
-        uint64_t at_us[6] = {clock_now_us()};
+        struct steps steps = {0};
         struct world w;
 
         start_clone(&w, state_path);
+        step(&steps, &w, NULL);
         expect_ok(backend_qemu.start(&backend_qemu, &w.start, &error));
-        at_us[1] = clock_now_us();
+        step(&steps, &w, "loaded");
         accept_clone(&w);
-        at_us[2] = clock_now_us();
+        step(&steps, &w, "handshake");
         assert_int_equal(run(&w, "true", more, sizeof(more)), 0);
-        at_us[3] = clock_now_us();
+        step(&steps, &w, "true");
         assert_int_equal(run(&w, "python3 -c 'print(6*7)'", more, sizeof(more)), 0);
         assert_string_equal(more, "42\n");
-        at_us[4] = clock_now_us();
+        step(&steps, &w, "python3");
         assert_int_equal(run(&w, "python3 -c 'print(6*7)'", more, sizeof(more)), 0);
-        at_us[5] = clock_now_us();
+        step(&steps, &w, "again");
         assert_int_equal(run(&w,
                                  "hostname; head -c 16 /dev/urandom | od -An -tx1; echo x >file; dd if=/dev/zero bs=1M "
                                  "count=20 2>/dev/null | sha256sum",
@@ -303,10 +342,7 @@ static void clones_run_commands(void **state)
                 0);
         assert_true(strncmp(said[i % 2], "cloned\n", 7) == 0);
         assert_string_not_equal(said[0], said[1]);
-        print_message("clone: loaded %llu, handshake %llu, true %llu, python3 %llu, again %llu\n",
-                (unsigned long long)(at_us[1] - at_us[0]) / 1000, (unsigned long long)(at_us[2] - at_us[1]) / 1000,
-                (unsigned long long)(at_us[3] - at_us[2]) / 1000, (unsigned long long)(at_us[4] - at_us[3]) / 1000,
-                (unsigned long long)(at_us[5] - at_us[4]) / 1000);
+        print_message("clone:%s\n", steps.text);
         /* The vsock process ends with its front-end. */
         assert_int_equal(process_kill(&w.start.monitor.id, deadline_after_ms(5000)), 0);
         assert_int_equal(fd_wait(w.start.vsock.pidfd, POLLIN, deadline_after_ms(5000)), 0);
@@ -388,5 +424,6 @@ int main(void)
         print_message("skipped: %s %s\n", probe.reason, error.message);
         return SKIPPED;
     }
+    isolation = probe.isolation;
     return cmocka_run_group_tests(tests, make_template, remove_template);
 }
