@@ -112,7 +112,7 @@ static void world_init(struct world *w)
 static void end_child(struct backend_child *child)
 {
     if (child->id.pid > 0)
-        assert_int_equal(process_kill(&child->id, deadline_after_ms(5000)), 0);
+        assert_int_equal(process_kill(&child->id, deadline_after_ms(WAIT_MS)), 0);
     fd_close(child->pidfd);
 }
 
@@ -128,7 +128,7 @@ static void world_deinit(struct world *w)
     fd_close(w->start.vsock_audit_fd);
     fd_close(w->ready_listen_fd);
     fd_close(w->ready_fd);
-    assert_int_equal(confine_end(&w->record, deadline_after_ms(5000)), 0);
+    assert_int_equal(confine_end(&w->record, deadline_after_ms(WAIT_MS)), 0);
     confine_deinit(&w->confine);
     record_deinit(&w->record);
     assert_int_equal(path_remove_tree(w->dir, NULL), 0);
@@ -344,8 +344,8 @@ static void clones_run_commands(void **state)
         assert_string_not_equal(said[0], said[1]);
         print_message("clone:%s\n", steps.text);
         /* The vsock process ends with its front-end. */
-        assert_int_equal(process_kill(&w.start.monitor.id, deadline_after_ms(5000)), 0);
-        assert_int_equal(fd_wait(w.start.vsock.pidfd, POLLIN, deadline_after_ms(5000)), 0);
+        assert_int_equal(process_kill(&w.start.monitor.id, deadline_after_ms(WAIT_MS)), 0);
+        assert_int_equal(fd_wait(w.start.vsock.pidfd, POLLIN, deadline_after_ms(WAIT_MS)), 0);
         world_deinit(&w);
     }
 }
@@ -425,5 +425,6 @@ int main(void)
         return SKIPPED;
     }
     isolation = probe.isolation;
+    print_message("isolation: %s\n", ic_isolation_name(isolation));
     return cmocka_run_group_tests(tests, make_template, remove_template);
 }
