@@ -361,8 +361,8 @@ static int adopt(struct cgroups *groups, pid_t pid)
     struct cgroup *group;
     int r = cgroup_take(groups, &group);
 
-    if (r < 0)
-        return r;
+    if (r < 0 || !group)
+        return MIN(r, -1);
     r = write_number(group->dir_fd, "cgroup.procs", (uint64_t)pid);
     cgroup_release(groups, group);
     return r == -ESRCH ? 0 : r;
