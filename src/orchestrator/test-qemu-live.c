@@ -54,6 +54,13 @@ static void expect_message(int r, int wanted, const char *part)
         fail_msg("%d, and no '%s' in: %s", r, part, error.message);
 }
 
+static unsigned number_of(const char *variable, unsigned otherwise)
+{
+    const char *value = getenv(variable);
+
+    return value ? (unsigned)strtoul(value, NULL, 10) : otherwise;
+}
+
 static int open_log(const struct world *w, const char *name)
 {
     char path[128];
@@ -67,7 +74,6 @@ static int open_log(const struct world *w, const char *name)
 
 static void world_init(struct world *w)
 {
-    const char *vcpus = getenv("IRONCLAW_TEST_VCPUS");
     char ready[16];
     struct stat st;
 
@@ -77,7 +83,7 @@ static void world_init(struct world *w)
             .state = IC_VM_READY,
             .backend = IC_BACKEND_QEMU,
             .isolation = isolation,
-            .vcpu_count = vcpus ? (uint32_t)atoi(vcpus) : 1,
+            .vcpu_count = number_of("IRONCLAW_TEST_VCPUS", 1),
             .memory_mib = 256,
             .run_dir = strdup(w->dir),
             .kernel_path = strdup(image.kernel_path),
@@ -240,17 +246,21 @@ struct steps {
 
 static uint64_t cpu_ms(const struct world *w)
 {
-    char path[64];
     _cleanup_(freep) char *text = NULL;
-    unsigned long long user, system;
+    uint64_t ticks = 0;
+    char path[64], *word;
     size_t len;
 
     (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)w->start.monitor.id.pid);
-    if (w->start.monitor.id.pid == 0 || fd_read_file(AT_FDCWD, path, 4096, &text, &len) < 0 ||
-            sscanf(strrchr(text, ')') + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) !=
-                    2)
+    if (w->start.monitor.id.pid == 0 || fd_read_file(AT_FDCWD, path, 4096, &text, &len) < 0)
         return 0;
-    return (user + system) * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+    word = strrchr(text, ')'); /* the second word; the 14th and 15th are user and system time */
+    for (int i = 3; word && i <= 15; i++) {
+        word = strchr(word + 1, ' ');
+        if (word && i >= 14)
+            ticks += strtoull(word, NULL, 10);
+    }
+    return ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
 }
 
 static void step(struct steps *s, const struct world *w, const char *what)
@@ -314,11 +324,10 @@ static void start_clone(struct world *w, const char *from)
 
 static void clones_run_commands(void **state)
 {
-    const char *wanted = getenv("IRONCLAW_TEST_CLONES");
-    int count = wanted ? atoi(wanted) : 2;
+    unsigned count = number_of("IRONCLAW_TEST_CLONES", 2);
     char said[2][256] = {0}, more[256];
 
-    for (int i = 0; i < count; i++) {
+    for (unsigned i = 0; i < count; i++) {
         struct steps steps = {0};
         struct world w;
 

@@ -337,7 +337,7 @@ static int check_header(const struct qemu_state_header *header, uint64_t file_by
 int qemu_open_state(const char *path, const struct record *record, int *ret_fd, struct ic_error *error)
 {
     _cleanup_(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct qemu_state_header header;
+    struct qemu_state_header header = {0};
     struct stat st;
     int r;
 

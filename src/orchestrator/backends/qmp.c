@@ -108,18 +108,20 @@ static int read_line(struct qmp *q, const char **ret, size_t *ret_len)
 
 static int next(struct qmp *q, enum qmp_kind *ret_kind, char *text, size_t text_size)
 {
+    enum qmp_kind kind = QMP_EVENT;
     const char *line = NULL;
     size_t len = 0;
     int r = read_line(q, &line, &len);
 
     if (r == 0)
-        r = qmp_parse(line, len, ret_kind, text, text_size);
-    if (r < 0 || *ret_kind != QMP_EVENT)
+        r = qmp_parse(line, len, &kind, text, text_size);
+    if (r < 0)
         return r;
-    if (strcmp(text, "MIGRATION completed") == 0)
+    if (kind == QMP_EVENT && strcmp(text, "MIGRATION completed") == 0)
         q->migration = MIGRATION_COMPLETED;
-    else if (strcmp(text, "MIGRATION failed") == 0)
+    else if (kind == QMP_EVENT && strcmp(text, "MIGRATION failed") == 0)
         q->migration = MIGRATION_FAILED;
+    *ret_kind = kind;
     return 0;
 }
 
