@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "monitor/options.h"
-#include "monitor/snapshot/memory-file.h"
+#include "monitor/snapshot/prefetch.h"
 #include "monitor/vmm.h"
 #include "vsock/vsock.h"
 
@@ -34,15 +34,17 @@ static void raise_fd_limit(void)
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static int merge_memory(const struct options *options)
+/* What has to do with a snapshot's files and with no VM. */
+static int do_files(const struct options *o)
 {
     struct vm_error error;
+    int r = o->merge_full ? memory_file_merge_paths(o->merge_full, o->merge_diff, &error)
+                          : prefetch_measure((pid_t)o->set_pid, o->set_memory, o->set_path, &error);
 
-    log_init("ironclaw-vmm", options->level, STDERR_FILENO);
-    if (memory_file_merge_paths(options->merge_full, options->merge_diff, &error) == 0)
-        return EXIT_OK;
-    log_msg(LOG_ERROR, "%s", error.text);
-    return EXIT_ERROR;
+    log_init("ironclaw-vmm", o->level, STDERR_FILENO);
+    if (r < 0)
+        log_msg(LOG_ERROR, "%s", error.text);
+    return r < 0 ? EXIT_ERROR : EXIT_OK;
 }
 
 int main(int argc, char **argv)
@@ -59,8 +61,8 @@ int main(int argc, char **argv)
         seccomp_report(stdout, vmm_profiles, VMM_PROFILES);
         return EXIT_OK;
     }
-    if (options.merge_full)
-        return merge_memory(&options);
+    if (options.merge_full || options.set_pid > 0)
+        return do_files(&options);
     (void)mallopt(M_ARENA_MAX,
             1); /* an arena per thread would cost memory and buy nothing: the data path does not allocate */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

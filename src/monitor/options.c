@@ -33,6 +33,8 @@ static const char usage[] = "Usage: ironclaw-vmm [--api-sock PATH | --no-api] [-
                             "      --seccomp-filter F   refused: the filters are built in\n"
                             "      --merge-memory FULL DIFF  put a diff snapshot's memory file into the one that it\n"
                             "                           continues, and exit\n"
+                            "      --working-set PID MEMORY FILE  write to FILE which pages of its memory file\n"
+                            "                           that monitor has touched, and exit\n"
                             "      --help               print this and exit\n"
                             "      --version            print the version and exit\n"
                             "\n"
@@ -57,6 +59,7 @@ enum {
     OPT_SECCOMP_REPORT,
     OPT_AUDIT_FD,
     OPT_MERGE_MEMORY,
+    OPT_WORKING_SET,
     OPT_HELP,
     OPT_VERSION,
 };
@@ -78,6 +81,7 @@ static const struct option long_options[] = {
         {"audit-fd", required_argument, NULL, OPT_AUDIT_FD},
         {"seccomp-report", no_argument, NULL, OPT_SECCOMP_REPORT},
         {"merge-memory", required_argument, NULL, OPT_MERGE_MEMORY},
+        {"working-set", required_argument, NULL, OPT_WORKING_SET},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
         {NULL, 0, NULL, 0},
@@ -187,6 +191,8 @@ static int take(struct options *options, int option, const char *value, bool *no
     case OPT_MERGE_MEMORY:
         options->merge_full = value;
         return 0;
+    case OPT_WORKING_SET:
+        return take_number("working-set", value, INT32_MAX, &options->set_pid);
     case OPT_HELP:
         fputs(usage, stdout);
         return OPTIONS_DONE;
@@ -215,6 +221,12 @@ int options_parse(struct options *ret, int argc, char **argv)
         if (optind == argc)
             return refuse("--merge-memory: name the two memory files, the full one first");
         options.merge_diff = argv[optind++];
+    }
+    if (options.set_pid > 0) {
+        if (argc - optind < 2)
+            return refuse("--working-set: name the memory file, and a file for the result");
+        options.set_memory = argv[optind++];
+        options.set_path = argv[optind++];
     }
     if (optind < argc)
         return refuse("'%s' is one argument too many", argv[optind]);

@@ -25,6 +25,8 @@ struct options {
     enum log_level level;
     enum seccomp_level seccomp_level;
     const char *merge_full, *merge_diff; /* --merge-memory: both, and nothing else is done; NULL: it wasn't asked for */
+    uint32_t set_pid;                    /* --working-set, likewise; 0: not asked for */
+    const char *set_memory, *set_path;
     bool boot_timer, no_seccomp, seccomp_report;
     uint32_t vsock_max_connections, max_lifetime_ms; /* 0: the device's own limit; none */
 };

@@ -47,6 +47,11 @@ static void test_good(void **state)
     assert_int_equal(parse(&o, "--merge-memory", "full", "diff", NULL), 0);
     assert_string_equal(o.merge_full, "full");
     assert_string_equal(o.merge_diff, "diff");
+    assert_int_equal(o.set_pid, 0);
+    assert_int_equal(parse(&o, "--working-set", "77", "memory", "set", NULL), 0);
+    assert_int_equal(o.set_pid, 77);
+    assert_string_equal(o.set_memory, "memory");
+    assert_string_equal(o.set_path, "set");
 }
 
 static void test_refused(void **state)
@@ -55,6 +60,9 @@ static void test_refused(void **state)
 
     assert_int_equal(parse(&o, "--no-api", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--merge-memory", "full", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--working-set", "77", "memory", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--working-set", "0", "memory", "set", NULL), -EINVAL);
+    assert_int_equal(parse(&o, "--working-set", "77", "memory", "set", "more", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--merge-memory", "full", "diff", "more", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--no-api", "--api-sock", "s", "--config-file", "f", NULL), -EINVAL);
     assert_int_equal(parse(&o, "--id", "../x", NULL), -EINVAL);

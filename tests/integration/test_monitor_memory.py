@@ -157,15 +157,6 @@ def test_uffd(t):
 
 # ---- the working set ----
 
-def crc32c(*parts):
-    crc = 0xffffffff
-    for byte in b"".join(parts):
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
-
-
 def pages(pid, memory):
     """What a monitor has of its memory file, as [(page, whether it wrote it)]."""
     maps = Path(f"/proc/{pid}/maps").read_text()
@@ -176,21 +167,6 @@ def pages(pid, memory):
         file.seek(start // PAGE * 8)
         bits = struct.unpack(f"<{(end - start) // PAGE}Q", file.read((end - start) // PAGE * 8))
     return [(i, not b >> 61 & 1) for i, b in enumerate(bits) if b >> 63]
-
-
-def working_set(memory, touched):
-    """The file of snapshot/prefetch.h."""
-    with open(memory, "rb") as file:
-        snapshot_id = os.pread(file.fileno(), 16, RAM + 16)
-    runs = []
-    for page, write in touched:
-        if runs and runs[-1][0] + runs[-1][1] == page and runs[-1][2] == write:
-            runs[-1][1] += 1
-        else:
-            runs.append([page, 1, write])
-    body = b"".join(struct.pack("<II", first, count | write << 31) for first, count, write in runs)
-    head = b"ICLAWSET" + struct.pack("<II16sQI", 1, 1, snapshot_id, RAM, len(runs))
-    return head + struct.pack("<I", crc32c(head, body)) + body
 
 
 def test_working_set(t):
@@ -211,10 +187,13 @@ def test_working_set(t):
         return clone, (time.monotonic() - start) * 1000
 
     clone, _ = first_output("cold")
+    clone.request("PATCH", "/vm", {"state": "Paused"})
     touched = pages(clone.child.pid, memory)
+    measured = subprocess.run([clone.program, "--working-set", str(clone.child.pid), memory, advice],
+                              capture_output=True, text=True, check=False)
+    assert measured.returncode == 0, measured.stderr
     clone.kill()
     assert 500 < len(touched) < RAM // PAGE and any(write for _, write in touched), len(touched)
-    advice.write_bytes(working_set(memory, touched))
 
     waiting = Monitor(t, "waiting")
     waiting.load(state, memory, prefetch_path=str(advice), resume_vm=False)

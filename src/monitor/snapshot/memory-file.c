@@ -161,6 +161,16 @@ static int read_trailer(struct memory_file_info *ret, struct trailer *ret_traile
     return 0;
 }
 
+int memory_file_read_info(int fd, const char *path, struct memory_file_info *ret, struct vm_error *error)
+{
+    off_t size = lseek(fd, 0, SEEK_END);
+    struct trailer trailer;
+
+    if (size < 0 || (uint64_t)size <= MEMORY_FILE_TRAILER)
+        return vm_fail(error, -EBADMSG, "memory file %s: truncated, or no file; %s", path, WAY_OUT);
+    return read_trailer(ret, &trailer, fd, path, (uint64_t)size - MEMORY_FILE_TRAILER, error);
+}
+
 /* ---- writing ---- */
 
 struct run { /* pages that follow each other */
@@ -352,13 +362,8 @@ static int check_pair(struct trailer *ret_diff, int base_fd, const char *base_pa
 {
     static const uint8_t unknown[MEMORY_FILE_ID];
     struct memory_file_info base = {0}, diff = {0};
-    struct trailer trailer;
-    off_t size = lseek(base_fd, 0, SEEK_END);
-    int r;
+    int r = memory_file_read_info(base_fd, base_path, &base, error);
 
-    if (size < 0 || (uint64_t)size <= MEMORY_FILE_TRAILER)
-        return vm_fail(error, -EBADMSG, "memory file %s: truncated, or no file; %s", base_path, WAY_OUT);
-    r = read_trailer(&base, &trailer, base_fd, base_path, (uint64_t)size - MEMORY_FILE_TRAILER, error);
     if (r == 0)
         r = read_trailer(&diff, ret_diff, diff_fd, diff_path, base.ram_bytes, error);
     if (r < 0)

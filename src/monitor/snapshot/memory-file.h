@@ -55,6 +55,9 @@ int memory_file_write(int fd, const struct memory *memory, const struct dirty_pa
 /* A trailer as it was read. -EBADMSG: no trailer, or damaged; -EPROTONOSUPPORT: a later version's. */
 int memory_file_parse(struct memory_file_info *ret, const uint8_t bytes[static MEMORY_FILE_TRAILER]);
 
+/* The trailer of a full file, for who has no state file at hand. */
+int memory_file_read_info(int fd, const char *path, struct memory_file_info *ret, struct vm_error *error);
+
 /* Checks the file against what the state file says, then maps it. The caller closes fd. path is for messages. */
 int memory_load_file(struct memory *ret, const struct machine_config *config, int fd, const char *path,
         const uint8_t id[static MEMORY_FILE_ID], struct vm_error *error);

@@ -22,6 +22,8 @@
  */
 #pragma once
 
+#include <sys/types.h>
+
 #include "base/buf.h"
 #include "monitor/snapshot/memory-file.h"
 
@@ -63,3 +65,12 @@ int prefetch_make(struct buf *ret, const uint8_t id[static MEMORY_FILE_ID], uint
  */
 int memory_prefetch(struct memory *memory, int fd, const char *path, const uint8_t id[static MEMORY_FILE_ID],
         uint64_t *ret_pages, struct vm_error *error);
+
+/*
+ * Measures: what the monitor `pid` has of the memory file that it was started
+ * from becomes the working set at set_path (replaced as a whole). In the order
+ * of addresses, as nobody knows in which order it came. Neighbours that Linux
+ * mapped along with a page count, too. Not for a monitor's own use: it reads
+ * /proc. -ESRCH: pid has not mapped this file; -EACCES, -EPERM: not ours.
+ */
+int prefetch_measure(pid_t pid, const char *memory_path, const char *set_path, struct vm_error *error);

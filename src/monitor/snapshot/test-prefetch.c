@@ -3,8 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/crc32c.h"
@@ -230,6 +234,95 @@ static void refused(void **state)
     assert_refused(buf.data, buf.len - 1, id, -EBADMSG, "damaged, or none");
 }
 
+/* ---- measuring ---- */
+
+/* A monitor that has loaded the file, read one page and written three. */
+static pid_t another(const char *path)
+{
+    int ready[2];
+    char byte;
+    pid_t pid;
+
+    assert_int_equal(pipe(ready), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct machine_config config = {.vcpu_count = 1, .mem_size_mib = RAM / MIB};
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        struct vm_error error;
+        struct memory memory;
+
+        if (memory_load_file(&memory, &config, fd, path, id, &error) < 0)
+            _exit(1);
+        (void)*(volatile uint8_t *)(memory.host + 700 * PAGE);
+        memset(memory.host + 300 * PAGE, 'w', 3 * PAGE);
+        (void)!write(ready[1], "x", 1);
+        for (;;)
+            (void)pause();
+    }
+    fd_close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    fd_close(ready[0]);
+    return pid;
+}
+
+static void end(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static void measured(void **state)
+{
+    char dir[] = "/tmp/ironclaw-prefetch-XXXXXX", memory[64], set[64];
+    _cleanup_(freep) char *data = NULL;
+    struct prefetch prefetch;
+    struct prefetch_run run;
+    struct vm_error error = {{0}};
+    bool read_700 = false;
+    uint32_t written = 0;
+    size_t len;
+    pid_t pid;
+    struct clone clone;
+    int fd;
+
+    load(&clone, "", 0);
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(memory, sizeof(memory), "%s/m", dir);
+    (void)snprintf(set, sizeof(set), "%s/s", dir);
+    fd = open(memory, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    for (off_t in = 0; in < RAM + PAGE;)
+        assert_true(sendfile(fd, clone.memory_fd, &in, RAM + PAGE) > 0);
+    pid = another(memory);
+    if (prefetch_measure(pid, memory, set, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(fd_read_file(AT_FDCWD, set, MIB, &data, &len), 0);
+    assert_int_equal(prefetch_parse(&prefetch, data, len), 0);
+    assert_memory_equal(prefetch.id, id, sizeof(id));
+    while (prefetch_next(&prefetch, &run)) {
+        read_700 = read_700 || (!run.write && run.first <= 700 && 700 - run.first < run.count);
+        written += run.write ? run.count : 0;
+        assert_true(!run.write || (run.first == 300 && run.count == 3));
+    }
+    assert_true(read_700);
+    assert_int_equal(written, 3);
+    end(pid);
+
+    pid = another(memory);
+    assert_int_equal(prefetch_measure(getpid(), memory, set, &error), -ESRCH);
+    assert_non_null(strstr(error.text, "has not mapped it"));
+    end(pid);
+    assert_int_equal(prefetch_measure(pid, memory, set, &error), -ENOENT);
+    assert_int_equal(truncate(memory, RAM), 0);
+    assert_int_equal(prefetch_measure(getpid(), memory, set, &error), -EBADMSG);
+    fd_close(fd);
+    unload(&clone);
+    (void)unlink(memory);
+    (void)unlink(set);
+    (void)rmdir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +332,7 @@ int main(void)
             cmocka_unit_test(not_made),
             cmocka_unit_test(pages_are_there),
             cmocka_unit_test(refused),
+            cmocka_unit_test(measured),
     };
 
     return cmocka_run_group_tests_name("prefetch", tests, NULL, NULL);
