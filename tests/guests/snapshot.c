@@ -91,7 +91,8 @@ static int take_event(struct queue *q, uint32_t *event, unsigned seconds)
     return (int)*event;
 }
 
-/* A host is connected when the VM is saved. Where it was loaded the stream is gone and said to be, and a new one comes. */
+/* A host is connected when the VM is saved. Where it was loaded the stream is gone and said to be, and a new one comes.
+ */
 CASE(snapshot_vsock)
 {
     struct vsock *v = vsock_open();
