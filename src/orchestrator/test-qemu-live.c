@@ -25,7 +25,6 @@
 
 #define SKIPPED  77 /* Meson's exit status for it */
 #define WAIT_MS  120000u
-#define FROZEN   "frozen, waiting for a vsock device"
 #define LOG_ROOM ((size_t)1 << 20)
 
 static struct ic_error error;
@@ -288,7 +287,7 @@ static int make_template(void **state)
     step(&steps, &w, NULL);
     expect_ok(backend_qemu.start(&backend_qemu, &w.start, &error));
     assert_int_equal(w.start.vsock.pidfd, -1);
-    expect_console(&w, FROZEN);
+    expect_console(&w, BACKEND_FROZEN);
     step(&steps, &w, "booted");
     print_message("template:%s\n", steps.text);
     (void)process_limit_files(&w.start.monitor.id, 1u << 20); /* it writes no file itself; not all may set that */
@@ -408,6 +407,22 @@ static void refuses_damage(void **state)
     world_deinit(&w);
 }
 
+/* One more disk: QEMU finds state of devices that this machine has elsewhere. */
+static void passes_on_why_qemu_refuses(void **state)
+{
+    struct world w;
+    char path[160];
+
+    start_clone(&w, state_path);
+    (void)snprintf(path, sizeof(path), "%s/disk", w.dir);
+    w.start.overlay_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(w.start.overlay_fd > STDERR_FILENO && ftruncate(w.start.overlay_fd, 1 << 20) == 0);
+    expect_message(backend_qemu.start(&backend_qemu, &w.start, &error), -IC_ERR_BACKEND, "; QEMU said: ");
+    expect_message(-IC_ERR_BACKEND, -IC_ERR_BACKEND, "load of migration failed");
+    close(w.start.overlay_fd);
+    world_deinit(&w);
+}
+
 static void refuses_kernels_without_pci(void **state)
 {
     struct world w;
@@ -424,6 +439,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(clones_run_commands),
             cmocka_unit_test(refuses_damage),
+            cmocka_unit_test(passes_on_why_qemu_refuses),
             cmocka_unit_test(refuses_kernels_without_pci),
     };
     struct backend_probe probe;
