@@ -151,8 +151,13 @@ static void expect_console(const struct world *w, const char *text)
 
         if (fd_read_file(AT_FDCWD, path, LOG_ROOM, &all, &len) == 0 && strstr(all, text))
             return;
-        if (!process_alive(&w->start.monitor.id))
-            fail_msg("QEMU ended: %s", tail_monitor(line, sizeof(line), w->dir));
+        if (fd_wait(w->start.monitor.pidfd, POLLIN, 0) == 0) {
+            char how[64];
+            bool failed;
+
+            process_describe_end(w->start.monitor.pidfd, how, sizeof(how), &failed);
+            fail_msg("QEMU ended %s: %s", how, tail_monitor(line, sizeof(line), w->dir));
+        }
         if (deadline_poll_ms(deadline) == 0)
             fail_msg("no '%s' on the console; its last line: %s", text,
                     tail_line(line, sizeof(line), w->dir, "console.log"));
