@@ -280,7 +280,7 @@ def test_snapshot_of_a_vm_that_does_not_run(t):
         t.ic("unpause", "v", rc=0)
         t.sh("v", "true")
         t.ic("stop", "v", rc=0)
-        t.error("snapshot", "create", "v", "s", status=FAILED, words=["stopped"])
+        t.error("snapshot", "create", "v", "s", status=FAILED, words=["has ended"])
     assert names(t, "snapshot") == []
 
 
