@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import until  # noqa: E402
 from monitor import SECOND_SECTORS, Vm, numbered  # noqa: E402
 
-LIMITS = {"vmm": 50, "api": 31, "vcpu": 27, "blk": 27}
+LIMITS = {"vmm": 50, "api": 31, "vcpu": 27, "blk": 27, "uffd": 27}
 
 
 def need_filters(t, vm):

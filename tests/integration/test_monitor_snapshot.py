@@ -123,6 +123,25 @@ class Monitor:
                 f"{self.console.read_text('utf-8', 'replace')[-3000:]}")
 
 
+WRITER = """
+import hashlib, itertools, os
+for i in itertools.count():
+    data = os.urandom(4096) * 8
+    with open(f"/tmp/files/{i % 50}.part", "wb") as f:
+        f.write(hashlib.sha256(data).digest() + data)
+    os.rename(f"/tmp/files/{i % 50}.part", f"/tmp/files/{i % 50}")
+"""
+CHECKER = """
+import hashlib, os
+names = [n for n in os.listdir("/tmp/files") if not n.endswith(".part")]
+for name in names:
+    data = open("/tmp/files/" + name, "rb").read()
+    assert hashlib.sha256(data[32:]).digest() == data[:32], name
+print(len(names))
+"""
+STREAMS = 6
+
+
 def need_kvm(t):
     if t.backend != "ironclaw":
         t.skip("only our own monitor has these snapshots")
@@ -159,3 +178,34 @@ def test_save_kill_load(t):
         print(f"load to resumed: {seconds * 1000:.1f} ms, state {state.stat().st_size} bytes")
         assert "soft lockup" not in clone.console.read_text("utf-8", "replace")
     assert int(clone.execute("nproc")) == 2
+
+
+def test_under_load(t):
+    """While the guest writes files and commands stream: in the clone the files are whole, connections of before are
+    gone and new ones answer; the parent's streams go on."""
+    need_kvm(t)
+    state, memory = t.work / "state", t.work / "memory"
+    vm = Monitor(t, "parent")
+    vm.boot()
+    vm.execute("mkdir", "/tmp/files")
+    writer = agent.begin(vm.uds, ["python3", "-c", WRITER], timeout=60 * SLOW)
+    streams = [agent.begin(vm.uds, ["sh", "-c", "while echo line; do :; done"], timeout=60 * SLOW)
+               for _ in range(STREAMS)]
+    until(lambda: int(vm.execute("sh", "-c", "ls /tmp/files | wc -l")) > 20, 60, "files", step=0.5)
+    vm.create(state, memory)
+    clone = Monitor(t, "clone")
+    clone.load(state, memory)
+    assert int(clone.execute("python3", "-c", CHECKER)) > 10
+    assert clone.execute("echo", "alive") == "alive\n"
+    clone.kill()
+    vm.request("PATCH", "/vm", {"state": "Resumed"})
+    agent.control(vm.control, agent.THAW)
+    for stream in streams:
+        seen = 0
+        while seen < 300000:  # more than what was on its way
+            kind, payload = agent.take(stream)
+            assert kind in (agent.STARTED, agent.STDOUT), (kind, payload)
+            seen += len(payload)
+        stream.close()
+    writer.close()
+    assert vm.execute("echo", "alive") == "alive\n"

@@ -124,8 +124,8 @@ int snapshot_create(struct vm *vm, const struct vm_config *config, const struct 
     vm_saved(vm, r == 0);
     if (r < 0)
         return r;
-    flush_directory(memory.path);
-    flush_directory(state.path);
+    flush_directory(request->mem_file_path);
+    flush_directory(request->snapshot_path);
     return 0;
 }
 
