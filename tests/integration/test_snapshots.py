@@ -353,9 +353,10 @@ def check_load(t, vm):
 
 
 def begun(child):
-    line = child.stdout.readline()
-    assert line, child.stderr.read()
-    return line
+    """What it has said so far, which is something. Read past the buffer, as communicate() does."""
+    said = os.read(child.stdout.fileno(), 65536)
+    assert said, child.stderr.read()
+    return said
 
 
 def test_snapshot_under_load(t):
