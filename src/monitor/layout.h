@@ -4,16 +4,17 @@
 
 #include <stdint.h>
 
-#define LAYOUT_GDT         0x500u
-#define LAYOUT_IDT         0x520u
-#define LAYOUT_PVH_INFO    0x6000u
-#define LAYOUT_ZERO_PAGE   0x7000u
-#define LAYOUT_BOOT_STACK  0x8ff0u
-#define LAYOUT_PML4        0x9000u
-#define LAYOUT_CMDLINE     0x20000u
-#define LAYOUT_MPTABLE     0x9fc00u /* also the end of low memory in the memory map */
-#define LAYOUT_ACPI        0xe0000u /* RSDP, then the tables, up to 1 MiB */
-#define LAYOUT_GENERATION  0xe3000u /* the VM generation id, 16 bytes, as boot/dsdt.asl says; reserved in the memory map */
+#define LAYOUT_GDT        0x500u
+#define LAYOUT_IDT        0x520u
+#define LAYOUT_PVH_INFO   0x6000u
+#define LAYOUT_ZERO_PAGE  0x7000u
+#define LAYOUT_BOOT_STACK 0x8ff0u
+#define LAYOUT_PML4       0x9000u
+#define LAYOUT_CMDLINE    0x20000u
+#define LAYOUT_MPTABLE    0x9fc00u /* also the end of low memory in the memory map */
+#define LAYOUT_ACPI       0xe0000u /* RSDP, then the tables, up to 1 MiB */
+#define LAYOUT_GENERATION                                                                                              \
+    0xe3000u /* the VM generation id, 16 bytes, as boot/dsdt.asl says; reserved in the memory map */
 #define LAYOUT_HIGH_MEMORY 0x100000u
 
 #define LAYOUT_GAP_START (3ull << 30) /* no RAM here up to 4 GiB: devices, IOAPIC, APIC */

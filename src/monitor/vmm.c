@@ -249,7 +249,13 @@ static int start(void *userdata, const struct vm_config *config, struct vm_error
 static int create_snapshot(void *userdata, const struct vm_config *config, const struct snapshot_create_config *request,
         struct vm_error *error)
 {
-    return snapshot_create(((struct vmm *)userdata)->vm, config, request, error);
+    uint64_t start = clock_now_us();
+    int r = snapshot_create(((struct vmm *)userdata)->vm, config, request, error);
+
+    if (r == 0)
+        log_msg(LOG_INFO, "snapshot %s: made in %llu us", request->snapshot_path,
+                (unsigned long long)(clock_now_us() - start));
+    return r;
 }
 
 static int load_snapshot(
@@ -259,6 +265,7 @@ static int load_snapshot(
             .backend = request->backend, .memory_path = request->backend_path, .prefetch_path = request->prefetch_path};
     _cleanup_(vm_config_deinit) struct vm_config loaded = {0};
     _cleanup_(freep) void *bytes = NULL;
+    uint64_t start = clock_now_us();
     struct snapshot state;
     int r = snapshot_read(request->snapshot_path, &state, &bytes, error);
 
@@ -272,6 +279,8 @@ static int load_snapshot(
     vm_config_deinit(config);
     *config = loaded;
     loaded = (struct vm_config){0};
+    log_msg(LOG_INFO, "snapshot %s: %s after %llu us", request->snapshot_path, request->resume ? "goes on" : "loaded",
+            (unsigned long long)(clock_now_us() - start));
     return 0;
 }
 

@@ -195,9 +195,8 @@ static void iasl_reads_them(void **state)
 {
     static const char *const in_ssdt[] = {"Device (\\_SB.V000)", "Device (\\_SB.V015)", "0xC0001000,", "0xC0010000,",
             "0x00000005,", "0x00000014,", "\"LNRO0005\""};
-    static const char *const in_dsdt[] = {"Device (_SB.COM1)", "PNP0501", "0x03F8,", "PNP0303",
-            "Device (_SB.VGEN)", "\"VM_Gen_Counter\"", "0x000E3000,", "\"ACPI0013\"", "0x00000015,",
-            "Notify (VGEN, 0x80)"};
+    static const char *const in_dsdt[] = {"Device (_SB.COM1)", "PNP0501", "0x03F8,", "PNP0303", "Device (_SB.VGEN)",
+            "\"VM_Gen_Counter\"", "0x000E3000,", "\"ACPI0013\"", "0x00000015,", "Notify (VGEN, 0x80)"};
     struct gmem mem = memory();
     const uint8_t *x;
 

@@ -9,7 +9,9 @@
 
 #include "monitor/snapshot/machine.h"
 
+#define MSR_TSC          0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
+#define TSC_FAR          (1ull << 60) /* centuries from any clock that runs */
 #define TSC_TOLERANCE    250u /* parts per million, as KVM's own */
 #define XSAVE_BYTES      sizeof(struct kvm_xsave)
 
@@ -327,6 +329,23 @@ static int restore_tsc(uint32_t khz, int fd, struct vm_error *error)
             here);
 }
 
+/*
+ * KVM takes a TSC that is within a second of what the VM's would be now for an attempt to keep processors in step, and
+ * does not move it: that of a guest which was saved in its first second stayed at 0, and all of its timers slept until
+ * it had come to where it was. From far away it is moved. The other processors are to be in step with the first.
+ */
+static int move_tsc_away(int fd, struct vm_error *error)
+{
+    union {
+        struct kvm_msrs msrs;
+        uint8_t bytes[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    } tsc = {.msrs.nmsrs = 1};
+    const struct kvm_msr_entry entry = {.index = MSR_TSC, .data = TSC_FAR};
+
+    memcpy(tsc.bytes + sizeof(struct kvm_msrs), &entry, sizeof(entry));
+    return ioctl(fd, KVM_SET_MSRS, &tsc) < 0 ? failed(error, "time stamp counter") : 0;
+}
+
 static int restore_fixed(const struct fixed_parts *parts, int fd, struct vm_error *error)
 {
     if (ioctl(fd, KVM_SET_SREGS, &parts->sregs) < 0)
@@ -349,7 +368,7 @@ static int restore_pending(const struct fixed_parts *parts, int fd, struct vm_er
     return ioctl(fd, KVM_SET_MP_STATE, &parts->mp_state) < 0 ? failed(error, "state of a processor") : 0;
 }
 
-static int restore(struct rd *rd, const struct kvm *kvm, int fd, const struct kvm_cpuid2 *here,
+static int restore(struct rd *rd, const struct kvm *kvm, int fd, bool first, const struct kvm_cpuid2 *here,
         struct kvm_cpuid2 **ret_cpuid, struct vm_error *error)
 {
     const uint8_t *bytes = rd_bytes(rd, sizeof(struct fixed_parts));
@@ -365,6 +384,8 @@ static int restore(struct rd *rd, const struct kvm *kvm, int fd, const struct kv
         r = restore_tsc(khz, fd, error);
     if (r == 0)
         r = restore_fixed(&parts, fd, error);
+    if (r == 0 && first)
+        r = move_tsc_away(fd, error);
     if (r == 0)
         r = restore_msrs(rd, fd, error);
     if (r == 0)
@@ -380,6 +401,6 @@ int snapshot_restore_vcpu(const struct snapshot *snapshot, const struct kvm *kvm
 
     if (r < 0)
         return r;
-    r = restore(&rd, kvm, vcpu_fd, here, ret_cpuid, error);
+    r = restore(&rd, kvm, vcpu_fd, index == 0, here, ret_cpuid, error);
     return snapshot_part_end(snapshot, SNAPSHOT_VCPU, index, &rd, r, error);
 }

@@ -85,9 +85,9 @@ struct backend {
     int (*resume)(const struct backend *backend, const char *run_dir, struct ic_error *error);
     /* Path of the program that runs the guest, allocated; NULL when it is not there. */
     char *(*program)(const struct backend *backend);
-    /* Why a VM that has all that BACKEND_TEMPLATE asks for has no template for this backend, or NULL. May be missing.
-     */
-    const char *(*no_template)(const struct record *record);
+    /* With BACKEND_TEMPLATE: why there can be no template of such a VM, of which the kernel is known; NULL: there can.
+     * A backend without this operation can make one of any. */
+    const char *(*no_template)(const struct backend *backend, const struct record *record);
     /* The VM, whose agent is frozen, into BACKEND_STATE and (unless the backend needs none) BACKEND_MEMORY in its run
      * directory. It is paused afterwards, also on failure if it lives; resume() or a kill is up to the caller, and so
      * is the limit of the size of its files. */

@@ -30,7 +30,7 @@
             SECCOMP_ALLOW(preadv, "block: reads"), SECCOMP_ALLOW(pread64, "block: probes; the dynamic linker"),        \
             SECCOMP_ALLOW(pwritev, "block: writes of an overlay"), SECCOMP_ALLOW(pwrite64, "the same"),                \
             SECCOMP_ALLOW(fdatasync, "block: flushes of an overlay"), SECCOMP_ALLOW(writev, "QMP"),                    \
-            SECCOMP_ALLOW(recvmsg, "QMP, vhost-user"),                                                                 \
+            SECCOMP_ALLOW(readv, "the state of a snapshot"), SECCOMP_ALLOW(recvmsg, "QMP, vhost-user"),                \
             SECCOMP_ALLOW(sendmsg, "QMP, vhost-user, with the guest's memory and eventfds as descriptors"),            \
             SECCOMP_ALLOW(accept4, "QMP: whoever pauses or ends the VM"), SECCOMP_ALLOW(shutdown, "QMP"),              \
             SECCOMP_ALLOW(poll, "QMP, vhost-user: waits for an answer"), SECCOMP_ALLOW(clock_nanosleep, "RCU"),        \

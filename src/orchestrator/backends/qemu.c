@@ -17,16 +17,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/backends/qemu-args.h"
 #include "orchestrator/backends/qemu-seccomp.h"
+#include "orchestrator/backends/qemu-snapshot.h"
 #include "orchestrator/backends/qmp.h"
-#include "orchestrator/backends/tsc.h"
 #include "orchestrator/names.h"
 #include "orchestrator/process.h"
 
@@ -34,36 +34,7 @@ static_assert(
         (int)IC_SECCOMP_MINIMAL == SECCOMP_MINIMAL && (int)IC_SECCOMP_PERMISSIVE == SECCOMP_PERMISSIVE, "one scale");
 
 #define QMP_TIMEOUT_MS 10000u
-#define ARGS_MAX       64u
 #define VSOCK_BACKLOG  128
-
-struct args {
-    char *v[ARGS_MAX + 1];
-    size_t count;
-    bool failed;
-};
-
-static void args_deinit(struct args *a)
-{
-    for (size_t i = 0; i < a->count; i++)
-        free(a->v[i]);
-}
-
-static void add(struct args *a, const char *fmt, ...) _printf_(2, 3);
-static void add(struct args *a, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (a->failed || a->count == ARGS_MAX) {
-        a->failed = true;
-        return;
-    }
-    va_start(ap, fmt);
-    a->failed = vasprintf(&a->v[a->count], fmt, ap) < 0;
-    va_end(ap);
-    if (!a->failed)
-        a->v[++a->count] = NULL;
-}
 
 static const char *qemu_name(void)
 {
@@ -104,134 +75,8 @@ static void qemu_probe(const struct backend *backend, struct backend_probe *ret)
     *ret = probe;
 }
 
-/*
- * The clock rate (see tsc.h), and what spares an emulated guest work that makes no sense there. Above all norandmaps:
- * QEMU 7.2 finds translated code by its virtual address, so with programs at random addresses each start of one
- * translates its loader and libraries anew, which made fork and exec of /bin/true five times as long.
- */
-static void add_kernel_args(struct args *a, const struct backend_start *start)
-{
-    const struct record *record = start->record;
-    bool emulated = record->isolation != IC_ISOLATION_HARDWARE;
-    uint32_t khz = emulated ? tsc_khz() : 0;
-    char clock[128] = "", lpj[48] = "";
-    /* The kernel's HZ: delay loops per tick spare each processor its calibration. Unknown for a foreign kernel. */
-    unsigned hz = strcmp(record->kernel_kind, "debian") == 0 ? 250 : strcmp(record->kernel_kind, "fast") == 0 ? 100 : 0;
-
-    if (khz > 0) {
-        if (hz > 0)
-            (void)snprintf(lpj, sizeof(lpj), " lpj=%llu", (unsigned long long)khz * 1000 / hz);
-        (void)snprintf(clock, sizeof(clock), "tsc_early_khz=%u tsc=reliable%s ", khz, lpj);
-    }
-    add(a, "-append");
-    add(a,
-            "%s%sconsole=ttyS0 loglevel=4 panic=-1 reboot=t pci=off random.trust_cpu=on cryptomgr.notests "
-            "mitigations=%s %s",
-            clock, emulated ? "no_timer_check nokaslr norandmaps " : "", emulated ? "off" : "auto", start->kernel_args);
-}
-
-static void add_machine(struct args *a, const struct backend_start *start)
-{
-    const struct record *record = start->record;
-    bool hardware = record->isolation == IC_ISOLATION_HARDWARE;
-    /* Our fast kernel takes its devices from the command line; any other may have to find them by ACPI. */
-    bool acpi = strcmp(record->kernel_kind, "fast") != 0;
-
-    add(a, "-M");
-    add(a, "microvm,acpi=%s,rtc=on,x-option-roms=off,dump-guest-core=off,memory-backend=ram", acpi ? "on" : "off");
-    add(a, "-bios");
-    add(a, "qboot.rom");
-    add(a, "-accel");
-    if (hardware)
-        add(a, "kvm");
-    else
-        add(a, "tcg,thread=%s,tb-size=256", record->vcpu_count > 1 ? "multi" : "single");
-    /* With erms the guest's kernel copies by rep movsb, which the translator does byte by byte: three times the CPU
-     * time per megabyte of a stream. Without, it copies by words in a loop. */
-    add(a, "-cpu");
-    add(a, "%s", hardware ? "host" : "max,la57=off,erms=off,fsrm=off");
-    add(a, "-smp");
-    add(a, "%u", record->vcpu_count);
-    add(a, "-m");
-    add(a, "%uM", record->memory_mib);
-    add(a, "-object");
-    add(a, "memory-backend-memfd,id=ram,size=%uM,share=on", record->memory_mib);
-}
-
-static void add_devices(struct args *a, const struct backend_start *start, int vhost_fd, int qmp_fd)
-{
-    static const char *const devices[] = {
-            "virtio-blk-device,drive=root",
-            /* Without max-bytes one request makes QEMU allocate and fill as much as it asks for: up to 4 GiB. */
-            "virtio-rng-device,rng=rng,max-bytes=65536,period=1000",
-            /* These two QEMU offers on its own, and a guest that takes them has it ask ironclaw-vsock for them. */
-            "vhost-user-vsock-device,chardev=vsock,notify_on_empty=off,any_layout=off",
-    };
-
-    add(a, "-add-fd");
-    add(a, "fd=%d,set=1", start->rootfs_fd);
-    add(a, "-add-fd");
-    add(a, "fd=%d,set=2", start->console_fd);
-    add(a, "-blockdev");
-    add(a, "driver=file,node-name=root,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=off");
-    if (start->overlay_fd >= 0) {
-        add(a, "-add-fd");
-        add(a, "fd=%d,set=3", start->overlay_fd);
-        add(a, "-blockdev");
-        add(a, "driver=file,node-name=overlay,filename=/dev/fdset/3,read-only=off,auto-read-only=off,locking=off");
-    }
-    add(a, "-object");
-    add(a, "rng-random,id=rng,filename=/dev/urandom");
-    add(a, "-chardev");
-    add(a, "socket,id=vsock,fd=%d", vhost_fd);
-    add(a, "-chardev");
-    add(a, "file,id=console,path=/dev/fdset/2,append=on");
-    add(a, "-serial");
-    add(a, "chardev:console");
-    add(a, "-chardev");
-    add(a, "socket,id=qmp,fd=%d,server=on,wait=off", qmp_fd);
-    add(a, "-mon");
-    add(a, "chardev=qmp,mode=control");
-    for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
-        add(a, "-device");
-        add(a, "%s", devices[i]);
-        if (i == 0 && start->overlay_fd >= 0) {
-            add(a, "-device");
-            add(a, "virtio-blk-device,drive=overlay");
-        }
-    }
-}
-
-static void qemu_args(struct args *a, const char *qemu, const struct backend_start *start, int vhost_fd, int qmp_fd)
-{
-    static const char *const fixed[] = {
-            "-nodefaults",
-            "-no-user-config",
-            "-nographic",
-            "-no-reboot",
-            /* Version 2 tells a driver that broke the rules (DEVICE_NEEDS_RESET); version 1 just falls silent. */
-            "-global",
-            "virtio-mmio.force-legacy=off",
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-    };
-
-    add(a, "%s", qemu);
-    for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
-        add(a, "%s", fixed[i]);
-    add_machine(a, start);
-    add_devices(a, start, vhost_fd, qmp_fd);
-    add(a, "-kernel");
-    add(a, "%s", start->record->kernel_path);
-    if (start->record->initrd_path) {
-        add(a, "-initrd");
-        add(a, "%s", start->record->initrd_path);
-    }
-    add_kernel_args(a, start);
-}
-
-static int spawn(struct backend_child *ret, struct args *a, const struct backend_start *start, const struct jail *jail,
-        struct sock_fprog *filter, const int *keep, size_t keep_count, struct ic_error *error)
+static int spawn(struct backend_child *ret, struct qemu_args *a, const struct backend_start *start,
+        const struct jail *jail, struct sock_fprog *filter, const int *keep, size_t keep_count, struct ic_error *error)
 {
     struct process_options options = {
             .size = sizeof(options),
@@ -305,94 +150,130 @@ static int open_pipe(int *ret_read_fd, int *ret_write_fd)
     return r < 0 ? r : fd_above_stdio(ret_write_fd);
 }
 
-static void vsock_args(
-        struct args *a, const char *vsock, const struct backend_start *start, int uds_fd, int vhost_fd, int held_fd)
-{
-    const struct record *record = start->record;
+struct sockets {
+    int uds_fd, qmp_fd, for_qemu, for_vsock, end_r, end_w;
+};
 
-    add(a, "%s", vsock);
-    add(a, "--guest-cid");
-    add(a, "%u", BACKEND_GUEST_CID);
-    add(a, "--uds-path");
-    add(a, "%s", start->uds_path);
-    add(a, "--uds-fd");
-    add(a, "%d", uds_fd);
-    add(a, "--fd");
-    add(a, "%d", vhost_fd);
-    add(a, "--log-level");
-    add(a, "warning");
-    add(a, "--seccomp-level");
-    add(a, "%s", seccomp_words[record->seccomp_level]);
-    add(a, "--audit-fd");
-    add(a, "%d", start->vsock_audit_fd);
-    if (record->max_connections > 0) {
-        add(a, "--max-connections");
-        add(a, "%u", record->max_connections);
-    }
-    if (record->max_lifetime_ms > 0) {
-        add(a, "--max-lifetime-ms");
-        add(a, "%u", record->max_lifetime_ms);
-        add(a, "--hold-fd");
-        add(a, "%d", held_fd);
-    }
+static void sockets_deinit(struct sockets *s)
+{
+    fd_close(s->uds_fd);
+    fd_close(s->qmp_fd);
+    fd_close(s->for_qemu);
+    fd_close(s->for_vsock);
+    fd_close(s->end_r);
+    fd_close(s->end_w);
 }
 
-static int qemu_start(const struct backend *backend, struct backend_start *start, struct ic_error *error)
+static int open_pair(struct sockets *s, struct ic_error *error)
 {
-    _cleanup_(fd_closep) int for_qemu = -1, for_vsock = -1, uds_fd = -1, qmp_fd = -1, end_r = -1, end_w = -1;
-    const bool mortal = start->record->max_lifetime_ms > 0;
-    _cleanup_(args_deinit) struct args qemu_argv = {0}, vsock_argv = {0};
-    _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
-    struct sock_fprog filter;
-    struct jail jail;
     int pair[2], r;
 
-    if (!qemu || !vsock)
-        return ic_fail(error, IC_ERR_BACKEND, "backend qemu: QEMU or ironclaw-vsock went away");
-    if ((r = backend_listen(start, BACKEND_VSOCK, VSOCK_BACKLOG, &uds_fd, error)) < 0 ||
-            (r = backend_listen(start, BACKEND_QMP, 1, &qmp_fd, error)) < 0)
-        return r;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return ic_fail_errno(error, -errno, "socket pair");
-    for_qemu = pair[0];
-    for_vsock = pair[1];
-    if ((r = fd_above_stdio(&for_qemu)) < 0 || (r = fd_above_stdio(&for_vsock)) < 0)
+    s->for_qemu = pair[0];
+    s->for_vsock = pair[1];
+    if ((r = fd_above_stdio(&s->for_qemu)) < 0 || (r = fd_above_stdio(&s->for_vsock)) < 0)
         return ic_fail_errno(error, r, "socket pair");
-    if (mortal && (r = open_pipe(&end_r, &end_w)) < 0)
-        return ic_fail_errno(error, r, "pipe");
+    return 0;
+}
 
-    /* QEMU first: it has the longer way to go before the two meet. */
-    qemu_args(&qemu_argv, qemu, start, for_qemu, qmp_fd);
+/* A template has no vsock device, and so nothing that would tell it that its time is over; it lives for a moment. */
+static int open_sockets(struct sockets *s, const struct backend_start *start, struct ic_error *error)
+{
+    int r = backend_listen(start, BACKEND_QMP, 1, &s->qmp_fd, error);
+
+    if (r < 0 || start->for_template)
+        return r;
+    r = backend_listen(start, BACKEND_VSOCK, VSOCK_BACKLOG, &s->uds_fd, error);
+    if (r == 0)
+        r = open_pair(s, error);
+    if (r < 0 || start->record->max_lifetime_ms == 0)
+        return r;
+    r = open_pipe(&s->end_r, &s->end_w);
+    return r < 0 ? ic_fail_errno(error, r, "pipe") : 0;
+}
+
+static int start_qemu(struct backend_start *start, const char *qemu, const struct sockets *s, struct ic_error *error)
+{
+    _cleanup_(qemu_args_deinit) struct qemu_args argv = {0};
+    struct sock_fprog filter;
+    struct jail jail;
+    int r;
+
+    qemu_args_build(&argv, qemu, start, s->for_qemu, s->qmp_fd);
     r = qemu_jail(&jail, qemu, start, error);
     if (r < 0)
         return r;
     if (qemu_filter((enum seccomp_level)start->record->seccomp_level, start->record->isolation == IC_ISOLATION_HARDWARE,
                 &filter) < 0)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
-    r = spawn(&start->monitor, &qemu_argv, start, &jail, &filter,
-            (const int[]){
-                    for_qemu, start->rootfs_fd, start->console_fd, qmp_fd, start->alive_fd, start->overlay_fd, end_r},
+    r = spawn(&start->monitor, &argv, start, &jail, &filter,
+            (const int[]){s->for_qemu, start->rootfs_fd, start->console_fd, s->qmp_fd, start->alive_fd,
+                    start->overlay_fd, s->end_r},
             7, error);
     free(filter.filter);
-    if (r < 0)
-        return r;
-    if (mortal && (r = tie_to_pipe(start->monitor.id.pid, end_r)) < 0)
+    if (r == 0 && s->end_r >= 0 && (r = tie_to_pipe(start->monitor.id.pid, s->end_r)) < 0)
         return ic_fail_errno(error, r, "signal from a pipe to %s", qemu);
-    vsock_args(&vsock_argv, vsock, start, uds_fd, for_vsock, end_w);
+    return r;
+}
+
+static int start_vsock(struct backend_start *start, const char *vsock, const struct sockets *s, struct ic_error *error)
+{
+    _cleanup_(qemu_args_deinit) struct qemu_args argv = {0};
+    struct jail jail;
+    int r;
+
+    qemu_vsock_args_build(&argv, vsock, start, s->uds_fd, s->for_vsock, s->end_w);
     r = vsock_jail(&jail, vsock, start, error);
     if (r < 0)
         return r;
-    return spawn(&start->vsock, &vsock_argv, start, &jail, NULL,
-            (const int[]){for_vsock, uds_fd, start->alive_fd, start->vsock_audit_fd, end_w}, 5, error);
+    return spawn(&start->vsock, &argv, start, &jail, NULL,
+            (const int[]){s->for_vsock, s->uds_fd, start->alive_fd, start->vsock_audit_fd, s->end_w}, 5, error);
+}
+
+static const char *qemu_no_template(const struct backend *backend, const struct record *record)
+{
+    if (strcmp(record->kernel_kind, "debian") == 0)
+        return NULL;
+    return "QEMU can be plugged a vsock device over PCI only, and of the kernels only Debian's is known to have that";
+}
+
+static int qemu_start(const struct backend *backend, struct backend_start *start, struct ic_error *error)
+{
+    _cleanup_(sockets_deinit) struct sockets s = {-1, -1, -1, -1, -1, -1};
+    _cleanup_(freep) char *qemu = qemu_path(), *vsock = vsock_path();
+    const char *no_template = start->for_template || start->snapshot ? qemu_no_template(backend, start->record) : NULL;
+    _cleanup_(fd_closep) int state_fd = -1;
+    int r;
+
+    if (!qemu || !vsock)
+        return ic_fail(error, IC_ERR_BACKEND, "backend qemu: QEMU or ironclaw-vsock went away");
+    if (no_template)
+        return ic_fail(error, IC_ERR_UNSUPPORTED,
+                "backend qemu: there are no templates with the kernel '%s': %s; start the VM cold (--cold)",
+                start->record->kernel_kind[0] ? start->record->kernel_kind : start->record->kernel_path, no_template);
+    r = open_sockets(&s, start, error);
+    /* QEMU first: it has the longer way to go before the two meet. */
+    if (r == 0)
+        r = start_qemu(start, qemu, &s, error);
+    if (r == 0 && !start->for_template)
+        r = start_vsock(start, vsock, &s, error);
+    if (r < 0 || !start->snapshot)
+        return r;
+    r = qemu_open_state(start->snapshot->state_path, start->record, &state_fd, error);
+    if (r < 0)
+        return r;
+    sockets_deinit(&s); /* so that we see the other ends go */
+    s = (struct sockets){-1, -1, -1, -1, -1, -1};
+    return qemu_load(start, state_fd, error);
 }
 
 static int control(const char *run_dir, const char *command, struct ic_error *error)
 {
     char path[4200];
+    int r = qemu_qmp_path(path, sizeof(path), run_dir, error);
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/" BACKEND_QMP, run_dir) >= sizeof(path))
-        return ic_fail(error, IC_ERR_INVALID, "%s: path too long", run_dir);
-    return qmp_command(path, command, deadline_after_ms(QMP_TIMEOUT_MS), error);
+    return r < 0 ? r : qmp_command(path, command, deadline_after_ms(QMP_TIMEOUT_MS), error);
 }
 
 static int qemu_pause(const struct backend *backend, const char *run_dir, struct ic_error *error)
@@ -405,11 +286,24 @@ static int qemu_resume(const struct backend *backend, const char *run_dir, struc
     return control(run_dir, "cont", error);
 }
 
+static int qemu_save_vm(const struct backend *backend, const struct record *record, struct ic_error *error)
+{
+    return qemu_save(record, error);
+}
+
+static char *qemu_program(const struct backend *backend)
+{
+    return qemu_path();
+}
+
 const struct backend backend_qemu = {
         .id = IC_BACKEND_QEMU,
-        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS | BACKEND_TEMPLATE,
         .probe = qemu_probe,
         .start = qemu_start,
         .pause = qemu_pause,
         .resume = qemu_resume,
+        .program = qemu_program,
+        .save = qemu_save_vm,
+        .no_template = qemu_no_template,
 };

@@ -28,7 +28,7 @@ const char *template_none(const struct backend *backend, const struct record *re
         return "its kernel, initramfs or root file system is not an image's";
     if (record->overlay_kind != IC_OVERLAY_TMPFS)
         return "its overlay is a disk, of which a template's kernel would remember what it was";
-    return backend->no_template ? backend->no_template(record) : NULL;
+    return backend->no_template ? backend->no_template(backend, record) : NULL;
 }
 
 /* ---- the key ---- */
