@@ -337,7 +337,7 @@ def start_load(t, vm):
     t.ic("cp", GUEST / "load.py", f"{vm}:/var/tmp/load.py", rc=0)
     t.sh(vm, "mkfifo /tmp/never; python3 /var/tmp/load.py write >/var/tmp/write.log 2>&1 </dev/null & "
              "python3 /var/tmp/load.py listen >/var/tmp/listen.log 2>&1 </dev/null &")
-    until(lambda: load(t, vm)["files"] > 2, 60, "files are written", step=0.5)
+    until(lambda: (seen := load(t, vm))["files"] > 2 and seen["listener"] == "hello", 60, "the load has begun", step=0.5)
 
 
 def load(t, vm):
