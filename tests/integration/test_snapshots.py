@@ -419,7 +419,7 @@ def test_fork_that_can_not_be(t):
         for count in ("0", "65", "-1", "x"):
             assert t.ic("fork", "-n", count, "v").rc == USAGE, count
         t.error("fork", "nobody", status=FAILED, words=["nobody"])
-        t.error("fork", "--name", "Upper", "v", status=FAILED, words=["Upper"])
+        t.error("fork", "--name", "No Name", "v", status=FAILED, words=["No Name"])
         t.ic("run", "--keep", "--name", "x-2", "--", "true", rc=0)
         try:
             t.error("fork", "-n", "2", "--name", "x", "v", status=FAILED, words=["x-2"])
