@@ -179,9 +179,7 @@ void spawn_limit_logs(struct spawn *s, bool guest_runs)
 /* A guest without a vsock, of which a template is made, has no other way to say it. It has run nothing of anybody. */
 static bool frozen_on_console(const struct spawn *s)
 {
-    char line[256];
-
-    return strstr(tail_line(line, sizeof(line), s->entry.dir, "console.log"), AGENT_IS_FROZEN) != NULL;
+    return tail_has(s->entry.dir, "console.log", AGENT_IS_FROZEN);
 }
 
 static int wait_once(
