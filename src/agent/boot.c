@@ -26,15 +26,13 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-#define NEW_ROOT          "/newroot"
-#define MODULES_DIR       "/modules"
-#define ORDER_MAX         (64u << 10)
-#define STEPS_MAX         8
-#define INODES_PER_MIB    512u /* of the overlay: package managers make many small files */
-#define CONSOLE_LEVEL     8    /* syslog(2)'s action */
-#define CONSOLE_LEVEL_ALL 7    /* all but debugging */
-#define NOFILE_SOFT       65536u
-#define NOFILE_HARD       524288u
+#define NEW_ROOT       "/newroot"
+#define MODULES_DIR    "/modules"
+#define ORDER_MAX      (64u << 10)
+#define STEPS_MAX      8
+#define INODES_PER_MIB 512u /* of the overlay: package managers make many small files */
+#define NOFILE_SOFT    65536u
+#define NOFILE_HARD    524288u
 
 /* When each stage ended, for one line in the kernel's log: boot time is a feature. */
 struct steps {
@@ -137,7 +135,7 @@ static void read_options(struct boot_options *ret)
     if (cmdline_parse(ret, text, bad, sizeof(bad)) < 0)
         boot_fatal("the kernel command line has a word that I don't understand: %s", bad);
     if (ret->console_level >= 0)
-        (void)klogctl(CONSOLE_LEVEL, NULL, ret->console_level);
+        (void)klogctl(BOOT_CONSOLE_LEVEL, NULL, ret->console_level);
 }
 
 static void load_module(const char *name)
@@ -392,5 +390,5 @@ void boot_system(struct boot_options *ret_options, uint64_t init_us)
     report_steps(&steps, init_us);
     /* The start was quiet, as each character costs an exit to the monitor; from here on the console has everything. */
     if (ret_options->console_level < 0)
-        (void)klogctl(CONSOLE_LEVEL, NULL, CONSOLE_LEVEL_ALL);
+        (void)klogctl(BOOT_CONSOLE_LEVEL, NULL, BOOT_CONSOLE_ALL);
 }

@@ -22,6 +22,11 @@
 
 #define BOOT_ROOT_WAIT_MS 10000u
 
+/* syslog(2)'s action, and what of the kernel's messages goes to the console then. */
+#define BOOT_CONSOLE_LEVEL    8
+#define BOOT_CONSOLE_WARNINGS 5
+#define BOOT_CONSOLE_ALL      7 /* but debugging */
+
 /* Returns only when the system is up. init_us: when main() began. */
 void boot_system(struct boot_options *ret_options, uint64_t init_us);
 

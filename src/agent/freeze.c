@@ -5,11 +5,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/klog.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/boot.h"
 #include "agent/control.h"
 #include "agent/session.h"
 #include "base/clock.h"
@@ -70,6 +72,10 @@ static void look_for_device(struct freeze *f)
         read_ahead();
         clear_free_memory();
     }
+    /* The kernel tells about every port each time it looks: that would cost a clone its exits, and bury the line below.
+     */
+    if (!f->said_waiting)
+        (void)klogctl(BOOT_CONSOLE_LEVEL, NULL, BOOT_CONSOLE_WARNINGS);
     /* On the console itself: who makes the template reads it there. */
     if (!f->said_waiting && write(STDERR_FILENO, line, sizeof(line) - 1) < 0)
         log_msg(LOG_WARN, "no console: %s", strerror(errno));
@@ -206,6 +212,8 @@ static int serve_again(struct session *s)
     if (agent->ready && agent->ready->connecting)
         session_close(agent->ready); /* still frozen: it means nothing yet */
     loop_disarm(&agent->loop, &f->retry);
+    if (f->said_waiting)
+        (void)klogctl(BOOT_CONSOLE_LEVEL, NULL, BOOT_CONSOLE_ALL);
     f->on = f->template = false;
     f->by = NULL;
     return 0;

@@ -70,12 +70,17 @@ const char *tail_monitor(char *dst, size_t size, const char *dir)
     return dst;
 }
 
-bool tail_lifetime_over(const char *dir)
+bool tail_has(const char *dir, const char *log, const char *text)
 {
     char buf[TAIL_BYTES + 1];
 
-    read_tail(buf, dir, "monitor.log");
-    return strstr(buf, " ms is over (--max-lifetime-ms)") != NULL;
+    read_tail(buf, dir, log);
+    return strstr(buf, text) != NULL;
+}
+
+bool tail_lifetime_over(const char *dir)
+{
+    return tail_has(dir, "monitor.log", " ms is over (--max-lifetime-ms)");
 }
 
 bool tail_powered_off(const char *dir)

@@ -83,12 +83,16 @@ int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms
 {
     _cleanup_(fork_deinit) struct fork f = {.entry.lock_fd = -1, .saving = SAVING_NONE, .from.lock_fd = -1};
     uint32_t count = options->count ? options->count : 1, made = 0;
+    char id[IC_VM_ID_MAX + 1];
     uint64_t pause_us = 0;
-    int r;
+    int r = 0;
 
     if (count > IC_FORK_MAX)
         return ic_fail(error, IC_ERR_INVALID, "fork: %u children; at most %d at a time", count, IC_FORK_MAX);
-    r = take(&f, vm->vm_id, &pause_us, error);
+    for (uint32_t i = 0; r == 0 && options->vm_id && i < count; i++)
+        r = child_id(id, options, i, error); /* before the VM is held for nothing */
+    if (r == 0)
+        r = take(&f, vm->vm_id, &pause_us, error);
     while (r == 0 && made < count) {
         r = spawn_child(&f, options, made, &ret_vms[made], error);
         made += r == 0;

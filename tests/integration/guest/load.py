@@ -37,7 +37,16 @@ def listen():
         client.close()
 
 
+def hello():
+    try:
+        with socket.create_connection(("127.0.0.1", PORT), 10) as client:
+            return client.recv(16).decode()
+    except OSError as e:
+        return str(e)
+
+
 def check():
+    os.makedirs(TOP, exist_ok=True)
     names = [n for n in os.listdir(TOP) if n != "new"]
     wrong = []
     for name in names:
@@ -47,10 +56,8 @@ def check():
                     wrong.append(name)
         except FileNotFoundError:
             continue
-    with socket.create_connection(("127.0.0.1", PORT), 10) as client:
-        said = client.recv(16).decode()
     newest = max((int(n.partition("-")[0]) for n in names), default=0)
-    print(json.dumps({"files": len(names), "wrong": wrong, "listener": said, "newest": newest}))
+    print(json.dumps({"files": len(names), "wrong": wrong, "listener": hello(), "newest": newest}))
 
 
 {"write": write, "listen": listen, "check": check}[sys.argv[1]]()
