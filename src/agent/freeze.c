@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "agent/freeze.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/klog.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -19,30 +24,77 @@
 #include "base/log.h"
 #include "base/macro.h"
 
+#define READ_AHEAD_MAX  ((size_t)24 << 20)
 #define KEEP_FREE_BYTES ((uint64_t)8 << 20) /* so that the kernel need not look for more */
 
-/* ---- the ready connection ---- */
+/* ---- what copies find in memory ---- */
 
-/* What connect(2) says when no device carries the connection; a host that refuses it says something else. */
-static bool no_device(int error)
+static void read_file(int dir_fd, const char *path, size_t *left)
 {
-    return error == -ENODEV || error == -EADDRNOTAVAIL || error == -ENETUNREACH || error == -EHOSTUNREACH;
+    _cleanup_(fd_closep) int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    static char piece[65536];
+    ssize_t n = 1;
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return;
+    while (n > 0 && *left > 0) {
+        n = read(fd, piece, MIN(sizeof(piece), *left));
+        *left -= n > 0 ? (size_t)n : 0;
+    }
 }
 
-/* What the first command of nearly every copy needs. In an emulated machine, whose copies begin without any translated
- * code, it is less the reading that counts than that the code of the disk and its file system need not run. */
-static void read_ahead(void)
+static void read_directory(const char *path, size_t *left)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir)))
+        read_file(dirfd(dir), entry->d_name, left);
+    if (dir)
+        (void)closedir(dir);
+}
+
+/* What Python reads when it starts, wherever this version of it lies. */
+static void read_python(size_t *left)
+{
+    static const char *const below[] = {"__pycache__", "encodings/__pycache__", "collections/__pycache__"};
+    DIR *lib = opendir("/usr/lib");
+    struct dirent *entry;
+    char path[300];
+
+    read_file(AT_FDCWD, "/usr/bin/python3", left);
+    while (lib && (entry = readdir(lib))) {
+        for (size_t i = 0; strncmp(entry->d_name, "python3.", 8) == 0 && i < ARRAY_SIZE(below); i++) {
+            (void)snprintf(path, sizeof(path), "/usr/lib/%.200s/%s", entry->d_name, below[i]);
+            read_directory(path, left);
+        }
+    }
+    if (lib)
+        (void)closedir(lib);
+}
+
+/*
+ * What the first command of nearly every copy needs: read, never run, as the image may be anybody's. In an emulated
+ * machine, whose copies begin without any translated code, it is less the reading that counts than that the code of the
+ * disk and its file system need not run. `shared`: the copies share this memory, so that much of it costs none of them
+ * anything.
+ */
+static void read_ahead(bool shared)
 {
     static const char *const paths[] = {"/etc/passwd", "/etc/group", "/lib64/ld-linux-x86-64.so.2",
             "/lib/x86_64-linux-gnu/libc.so.6", "/bin/sh", "/bin/true"};
-    static char piece[65536];
+    static const char *const more[] = {"/bin/bash", "/bin/cat", "/bin/ls", "/lib/x86_64-linux-gnu/libtinfo.so.6",
+            "/lib/x86_64-linux-gnu/libm.so.6", "/lib/x86_64-linux-gnu/libz.so.1", "/lib/x86_64-linux-gnu/libexpat.so.1",
+            "/lib/x86_64-linux-gnu/libselinux.so.1", "/etc/ld.so.cache", "/etc/nsswitch.conf"};
+    size_t left = READ_AHEAD_MAX;
 
-    for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
-        _cleanup_(fd_closep) int fd = open(paths[i], O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-        while (fd >= 0 && read(fd, piece, sizeof(piece)) > 0)
-            ;
-    }
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+        read_file(AT_FDCWD, paths[i], &left);
+    for (size_t i = 0; shared && i < ARRAY_SIZE(more); i++)
+        read_file(AT_FDCWD, more[i], &left);
+    if (shared)
+        read_python(&left);
 }
 
 /* Each page that is not zero is copied for each copy of this machine, also a free one that the boot used. To get all
@@ -63,15 +115,19 @@ static void clear_free_memory(void)
         (void)munmap(p, bytes - KEEP_FREE_BYTES);
 }
 
+/* ---- the ready connection ---- */
+
+/* What connect(2) says when no device carries the connection; a host that refuses it says something else. */
+static bool no_device(int error)
+{
+    return error == -ENODEV || error == -EADDRNOTAVAIL || error == -ENETUNREACH || error == -EHOSTUNREACH;
+}
+
 static void look_for_device(struct freeze *f)
 {
     static const char line[] = "ironclaw-agent: frozen, waiting for a vsock device\n";
     _cleanup_(fd_closep) int fd = open("/sys/bus/pci/rescan", O_WRONLY | O_CLOEXEC);
 
-    if (!f->said_waiting && f->template) {
-        read_ahead();
-        clear_free_memory();
-    }
     /* The kernel tells about every port each time it looks: that would cost a clone its exits, and bury the line below.
      */
     if (!f->said_waiting)
@@ -142,11 +198,22 @@ static void begin(struct agent *agent)
     agent->freeze.patience_ms = FREEZE_PATIENCE_MIN_MS;
 }
 
+/* A machine that is plugged its device later is one whose copies have their memory each for itself. */
+static bool has_device(void)
+{
+    _cleanup_(fd_closep) int fd = open("/dev/vsock", O_RDONLY | O_CLOEXEC);
+    unsigned cid = VMADDR_CID_ANY;
+
+    return fd >= 0 && ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) == 0 && cid != VMADDR_CID_ANY;
+}
+
 void freeze_init(struct agent *agent)
 {
     agent->freeze = (struct freeze){.template = agent->options.template};
     agent->freeze.retry.expired = on_retry;
     if (agent->freeze.template) {
+        read_ahead(has_device());
+        clear_free_memory();
         begin(agent);
         agent->freeze.patience_ms = AGENT_READY_TIMEOUT_MS; /* of a boot, of which nobody makes a copy yet */
     }

@@ -37,6 +37,7 @@
 #define REQUEST_WAIT_MS 100u /* a peer that connects says at once what it wants */
 #define RETRY_FIRST_MS  200u
 #define RETRY_MAX_MS    30000u
+#define QUIET_MS        500u /* after a hand-over: the VM's first command comes before the next VM */
 #define WATCHED_MAX     512u
 #define POLL_FIXED      3u
 
@@ -60,6 +61,7 @@ struct keeper {
     int event_fd; /* the maker has news */
     struct spawn_member ready[POOL_MAX];
     uint32_t ready_count;
+    uint64_t quiet_until; /* ms */
     bool stop, told;
     char trouble[256];
 
@@ -94,10 +96,16 @@ static void *make_vms(void *arg)
     while (!k->stop) {
         struct spawn_member member;
         struct ic_error error = {0};
+        uint64_t now;
         int r;
 
         if (k->ready_count >= k->wanted) {
             (void)pthread_cond_wait(&k->changed, &k->lock);
+            continue;
+        }
+        now = clock_now_ms();
+        if (k->ready_count > 0 && now < k->quiet_until) {
+            wait_some(k, (uint32_t)(k->quiet_until - now));
             continue;
         }
         pthread_mutex_unlock(&k->lock);
@@ -167,6 +175,7 @@ static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *p
 
     pthread_mutex_lock(&k->lock);
     found = next_member(k, &member);
+    k->quiet_until = clock_now_ms() + QUIET_MS;
     (void)pthread_cond_signal(&k->changed);
     pthread_mutex_unlock(&k->lock);
     if (!found) {
