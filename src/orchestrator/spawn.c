@@ -214,8 +214,9 @@ static int start(struct spawn *s, struct ic_error *error)
     if (s->plan.for_template || (s->backend->capabilities & BACKEND_SNAPSHOT))
         s->start.file_ceiling = spawn_file_ceiling(record);
     if (s->plan.from) {
-        s->origin = (struct backend_snapshot){
-                .state_path = s->plan.from->path[SNAPSHOT_STATE], .memory_path = s->plan.from->path[SNAPSHOT_MEMORY]};
+        s->origin = (struct backend_snapshot){.state_path = s->plan.from->path[SNAPSHOT_STATE],
+                .memory_path = s->plan.from->path[SNAPSHOT_MEMORY],
+                .touched_path = s->plan.from->touched_path};
         s->start.snapshot = &s->origin;
     }
     s->started = true;

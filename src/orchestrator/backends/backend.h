@@ -22,6 +22,7 @@ struct backend_child {
  * what is in them the backend's own. Some backends need no second file: memory_path is then NULL. */
 struct backend_snapshot {
     const char *state_path, *memory_path;
+    const char *touched_path; /* which pages a clone touches first, for a backend with BACKEND_TOUCHED; NULL: unknown */
 };
 
 /* What a backend needs to start a VM. All descriptors are borrowed and above 2. The directory record->run_dir is there,
@@ -74,6 +75,7 @@ enum {
     BACKEND_SNAPSHOT = 1 << 1,   /* save() of any VM */
     BACKEND_PERMISSIVE = 1 << 2, /* its filters are ours, so that they can be told to refuse nothing */
     BACKEND_LIMITS = 1 << 3,     /* max_lifetime_ms, max_connections */
+    BACKEND_TOUCHED = 1 << 5,    /* touched() tells what a clone has touched, and a start can use it */
     BACKEND_TEMPLATE = 1 << 4,   /* save() of a VM that was started for_template, and a start from that */
 };
 
@@ -87,6 +89,9 @@ struct backend {
     int (*resume)(const struct backend *backend, const char *run_dir, struct ic_error *error);
     /* Path of the program that runs the guest, allocated; NULL when it is not there. */
     char *(*program)(const struct backend *backend);
+    /* Which pages of its memory file the clone `record` has touched by now, into the new file `to`. */
+    int (*touched)(const struct backend *backend, const struct record *record, const char *memory_path, const char *to,
+            struct ic_error *error);
     /* With BACKEND_TEMPLATE: why there can be no template of such a VM, of which the kernel is known; NULL: there can.
      * A backend without this operation can make one of any. */
     const char *(*no_template)(const struct backend *backend, const struct record *record);

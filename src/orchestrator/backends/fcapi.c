@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "orchestrator/backends/http.h"
+#include "orchestrator/images/subprocess.h"
 #include "orchestrator/names.h"
 #include "orchestrator/process.h"
 
@@ -104,12 +105,19 @@ static void add_call(struct fcapi_call *calls, int *count, const char *path, jso
 }
 
 /* One call has it all: what the VM is comes from the snapshot, but for where its vsock is reached. */
-static void plan_load(const struct backend_start *start, struct fcapi_call *calls, int *n)
+static void plan_load(const struct fcapi *kind, const struct backend_start *start, struct fcapi_call *calls, int *n)
 {
-    add_call(calls, n, "/snapshot/load",
-            json_pack("{s:s, s:{s:s, s:s}, s:b, s:{s:s}}", "snapshot_path", start->snapshot->state_path, "mem_backend",
-                    "backend_type", "File", "backend_path", start->snapshot->memory_path, "resume_vm", 1,
-                    "vsock_override", "uds_path", start->uds_path));
+    const struct backend_snapshot *from = start->snapshot;
+    json_t *body = json_pack("{s:s, s:{s:s, s:s}, s:b, s:{s:s}}", "snapshot_path", from->state_path, "mem_backend",
+            "backend_type", "File", "backend_path", from->memory_path, "resume_vm", 1, "vsock_override", "uds_path",
+            start->uds_path);
+
+    if (body && kind->ours && from->touched_path &&
+            json_object_set_new(body, "prefetch_path", json_string(from->touched_path)) < 0) {
+        json_decref(body);
+        body = NULL;
+    }
+    add_call(calls, n, "/snapshot/load", body);
 }
 
 static void plan_boot(
@@ -143,7 +151,7 @@ int fcapi_plan(
     int n = 0;
 
     if (start->snapshot)
-        plan_load(start, calls, &n);
+        plan_load(kind, start, calls, &n);
     else
         plan_boot(kind, start, calls, &n);
     if (n < 0)
@@ -298,7 +306,7 @@ static int make_jail(const struct fcapi *kind, const struct backend_start *start
             {record->run_dir, JAIL_WRITE}, {"/dev/kvm", JAIL_DEVICE}, {from ? NULL : record->kernel_path, JAIL_READ},
             {from ? NULL : record->initrd_path, JAIL_READ}, {record->rootfs_path, JAIL_READ},
             {record->overlay_path, JAIL_WRITE}, {from ? from->state_path : NULL, JAIL_READ},
-            {from ? from->memory_path : NULL, JAIL_READ},
+            {from ? from->memory_path : NULL, JAIL_READ}, {from && kind->ours ? from->touched_path : NULL, JAIL_READ},
             {kind->ours ? NULL : "/dev/urandom", JAIL_DEVICE}, /* as its own jailer gives it */
     };
     int r = confine_jail(start->confine, ret, program, error);
@@ -414,9 +422,25 @@ static int fcapi_save(const struct backend *backend, const struct record *record
     return r;
 }
 
+/* Outside of the jail, where there is a /proc to look at. */
+static int fcapi_touched(const struct backend *backend, const struct record *record, const char *memory_path,
+        const char *to, struct ic_error *error)
+{
+    _cleanup_(freep) char *program = fcapi_path(backend->data);
+    char pid[16];
+    const char *const argv[] = {program, "--working-set", pid, memory_path, to, NULL};
+
+    if (!program)
+        return ic_fail(error, IC_ERR_BACKEND, "backend %s: its program went away", ic_backend_name(backend->id));
+    (void)snprintf(pid, sizeof(pid), "%d", (int)record->monitor.pid);
+    return subprocess_run(&(struct subprocess){.argv = argv, .package = "ironclaw"}, error);
+}
+
 const struct backend backend_ironclaw = {
         .id = IC_BACKEND_IRONCLAW,
-        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS | BACKEND_SNAPSHOT | BACKEND_TEMPLATE,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS | BACKEND_SNAPSHOT | BACKEND_TEMPLATE |
+                        BACKEND_TOUCHED,
+        .touched = fcapi_touched,
         .data = &fcapi_ironclaw,
         .probe = fcapi_probe,
         .start = fcapi_start,

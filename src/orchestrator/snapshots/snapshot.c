@@ -38,6 +38,7 @@ void snapshot_deinit(struct snapshot *snapshot)
     record_deinit(&snapshot->vm);
     for (unsigned i = 0; i < SNAPSHOT_PARTS; i++)
         free(snapshot->path[i]);
+    free(snapshot->touched_path);
     fd_close(snapshot->lock_fd);
     *snapshot = (struct snapshot){.lock_fd = -1};
 }
@@ -136,12 +137,17 @@ int snapshot_parse(const char *json, size_t len, const char *where, struct snaps
 
 /* ---- what was seen to be right ---- */
 
+int snapshot_note(const struct snapshot *s, const char *kind, char **ret, struct ic_error *error)
+{
+    char name[96];
+
+    (void)snprintf(name, sizeof(name), ".%.16s-%s", kind, s->object);
+    return store_path(s->store, name, NULL, ret, error);
+}
+
 static int stamp_path(const struct snapshot *s, char **ret, struct ic_error *error)
 {
-    char name[80];
-
-    (void)snprintf(name, sizeof(name), ".seen-%s", s->object);
-    return store_path(s->store, name, NULL, ret, error);
+    return snapshot_note(s, "seen", ret, error);
 }
 
 /* What .seen has to say for the files to be what they were when they were read: 0, or -errno. */
@@ -331,6 +337,10 @@ int snapshot_open(enum store_kind store, const char *name, const struct progress
         r = check_digests(&s, progress, error);
         if (r == 0)
             stamp_write(&s);
+    }
+    if (r == 0 && snapshot_note(&s, "touched", &s.touched_path, NULL) == 0 && access(s.touched_path, R_OK) < 0) {
+        free(s.touched_path);
+        s.touched_path = NULL;
     }
     if (r < 0)
         snapshot_deinit(&s);
@@ -549,7 +559,7 @@ int snapshot_list(enum store_kind store, struct ic_snapshot_info **ret, size_t *
 
 int snapshot_remove(enum store_kind store, const char *name, struct ic_error *error)
 {
-    _cleanup_(freep) char *object = NULL, *stamp = NULL;
+    _cleanup_(freep) char *object = NULL, *stamp = NULL, *touched = NULL;
     struct snapshot s = {.store = store, .lock_fd = -1};
     int r;
 
@@ -564,6 +574,8 @@ int snapshot_remove(enum store_kind store, const char *name, struct ic_error *er
     (void)snprintf(s.object, sizeof(s.object), "%s", object);
     if (r == 0 && stamp_path(&s, &stamp, NULL) == 0)
         (void)unlink(stamp);
+    if (r == 0 && snapshot_note(&s, "touched", &touched, NULL) == 0)
+        (void)unlink(touched);
     return r;
 }
 

@@ -7,6 +7,7 @@
  *     manifest.json          what it is: the VM's record, sizes and digests of the parts
  *     state                  the backend's own: processors, devices
  *     memory                 guest RAM, raw and sparse, unless the backend keeps it in `state`
+ *   .../.touched-<object>    which pages of the memory a clone touched until its first command had run: a hint
  *   .../.seen-<object>       that the digests were right: since which boot of the host, and of which files
  *
  * The parts are large and every clone maps them, so their digests are not
@@ -34,6 +35,7 @@ struct snapshot {
     bool has[SNAPSHOT_PARTS];
     struct file_sum sum[SNAPSHOT_PARTS];
     char *path[SNAPSHOT_PARTS]; /* NULL: the backend has no such part */
+    char *touched_path;         /* NULL: not measured */
     int64_t created_unix_ms;
     int lock_fd; /* keeps it from being removed; -1: none */
 };
@@ -57,6 +59,9 @@ int snapshot_copy_record(struct record *ret, const struct record *vm, struct ic_
 /* manifest.json: pure. `where` is for messages. */
 int snapshot_parse(const char *json, size_t len, const char *where, struct snapshot *ret, struct ic_error *error);
 char *snapshot_format(const struct snapshot *snapshot); /* NULL: out of memory, or not UTF-8 */
+
+/* Where the note `kind` ("seen", "touched") of an object is. */
+int snapshot_note(const struct snapshot *snapshot, const char *kind, char **ret, struct ic_error *error);
 
 /* By name; the manifest alone is looked at. Free *ret with free(). */
 int snapshot_list(enum store_kind store, struct ic_snapshot_info **ret, size_t *ret_count, struct ic_error *error);
