@@ -20,13 +20,14 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "orchestrator/audit-log.h"
+#include "orchestrator/paths.h"
 #include "orchestrator/session.h"
 #include "orchestrator/snapshots/template.h"
 #include "orchestrator/tail.h"
 
 #define LIMIT_POLL_MS   100 /* how long a guest may write its console without a limit */
 #define AGENT_IS_OLDER  "the kernel command line has a word that I don't understand: ironclaw."
-#define AGENT_IS_FROZEN "ironclaw-agent: frozen"
+#define FROZEN_LOG_MAX  (1u << 20) /* of a boot that goes well */
 #define FROZEN_POLL_MS  20
 #define DYING_GRACE_MS  500u
 #define CLOCK_LATE_US   15000u
@@ -179,7 +180,11 @@ void spawn_limit_logs(struct spawn *s, bool guest_runs)
 /* A guest without a vsock, of which a template is made, has no other way to say it. It has run nothing of anybody. */
 static bool frozen_on_console(const struct spawn *s)
 {
-    return tail_has(s->entry.dir, "console.log", AGENT_IS_FROZEN);
+    _cleanup_(freep) char *path = NULL, *text = NULL;
+    size_t len;
+
+    return path_in(&path, NULL, IC_PATH_STATE, "vms/%s/console.log", s->record.vm_id) == 0 &&
+           fd_read_file(AT_FDCWD, path, FROZEN_LOG_MAX, &text, &len) == 0 && strstr(text, BACKEND_FROZEN) != NULL;
 }
 
 static int wait_once(

@@ -57,6 +57,8 @@ struct backend_start {
 #define BACKEND_VSOCK "v" /* and v_<port> for what the guest connects to */
 #define BACKEND_QMP   "q"
 #define BACKEND_API   "a"
+/* The last words on the console of a template without a vsock: it can be saved (agent/freeze.c). */
+#define BACKEND_FROZEN "ironclaw-agent: frozen, waiting for a vsock device"
 /* What save() writes. */
 #define BACKEND_STATE  "s"
 #define BACKEND_MEMORY "m"

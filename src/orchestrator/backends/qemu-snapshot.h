@@ -16,8 +16,6 @@
 
 #include "orchestrator/backends/backend.h"
 
-struct qemu_state_header; /* of 64 bytes */
-
 /* Stops the VM that listens on BACKEND_QMP and writes it to BACKEND_STATE, both in the record's run directory. */
 int qemu_save(const struct record *record, struct ic_error *error);
 

@@ -8,8 +8,10 @@
  * Only the kernel and the initramfs are named by path.
  *
  * What the guest gets: serial console, read-only virtio-blk, virtio-rng,
- * vhost-user vsock. -nodefaults and the machine see to it that there is no
- * other device, a network card least of all.
+ * vhost-user vsock; a template has an empty PCI port in place of the vsock
+ * (qemu-args.h), and is saved and loaded by qemu-snapshot.c. -nodefaults and
+ * the machine see to it that there is no other device, a network card least
+ * of all.
  */
 #include "orchestrator/backends/backend.h"
 
