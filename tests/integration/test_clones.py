@@ -124,7 +124,7 @@ def test_no_two_clones_have_a_secret_in_common(t):
     wrong = {name: value for name, value in clocks.items() if abs(value[0]) - value[1] > CLOCK_ERROR_MS}
     assert not wrong, f"clocks that are wrong, in ms, and how well that is known: {wrong}"
     worst = max(clocks.values(), key=lambda value: abs(value[0]))
-    print(f"     clone-test: {count} clones, {len(RANDOM | TOLD)} kinds, no two equal; clock at worst "
+    print(f"     clone-test: {count} clones, {len(facts['c0'])} kinds, no two equal; clock at worst "
           f"{worst[0]:+.1f} ms (+-{worst[1]:.1f} ms)", flush=True)
 
 
