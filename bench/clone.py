@@ -113,7 +113,7 @@ def report(table, backend, values, options):
         if pool in values and clone in values:
             table.add(f"pool / clone, {what}", f"{median(pool, column):.1f} ms, {median(clone, column):.1f} ms; {how}",
                       median(pool, column) / median(clone, column), "times", 0.5 if column == "total" else None)
-    if "firecracker template" in values:
+    if "firecracker template" in values and clone in values:
         ours, theirs = ([row["spawn"] + row["load"] for row in values[name]] for name in (clone, "firecracker template"))
         table.add("process, load and resume / Firecracker's", f"{statistics.median(ours):.1f} ms, "
                   f"{statistics.median(theirs):.1f} ms; same guest, each with a snapshot of its own; {how}",

@@ -25,13 +25,13 @@
 #include "orchestrator/snapshots/template.h"
 #include "orchestrator/tail.h"
 
-#define LIMIT_POLL_MS   100 /* how long a guest may write its console without a limit */
-#define AGENT_IS_OLDER  "the kernel command line has a word that I don't understand: ironclaw."
-#define FROZEN_LOG_MAX  (1u << 20) /* of a boot that goes well */
-#define FROZEN_POLL_MS  20
-#define DYING_GRACE_MS  500u
-#define CLOCK_LATE_US   15000u
-#define CLOCK_TRIES     4
+#define LIMIT_POLL_MS  100 /* how long a guest may write its console without a limit */
+#define AGENT_IS_OLDER "the kernel command line has a word that I don't understand: ironclaw."
+#define FROZEN_LOG_MAX (1u << 20) /* of a boot that goes well */
+#define FROZEN_POLL_MS 20
+#define DYING_GRACE_MS 500u
+#define CLOCK_LATE_US  15000u
+#define CLOCK_TRIES    4
 
 /* ---- failing ---- */
 

@@ -241,7 +241,7 @@ static int lock_object(enum store_kind store, const char *name, char **ret_objec
             return no_such(store, name, error);
         if (r == 0)
             r = store_path(store, object, NULL, &path, error);
-        if (r < 0)
+        if (r != 0)
             return r;
         fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0 && stat(path, &st) == 0) {

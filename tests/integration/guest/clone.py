@@ -39,7 +39,9 @@ def client_random():
 
 
 def layout():
-    """Where the kernel put the stack, the heap and the vdso of this process."""
+    """Where the kernel put the stack, the heap and the vdso of this process; nothing where it was told to do so always."""
+    if text("/proc/sys/kernel/randomize_va_space") == "0":
+        return None
     maps = text("/proc/self/maps").splitlines()
     return " ".join(line.partition("-")[0] for line in maps if line.endswith(("[stack]", "[heap]", "[vdso]")))
 
@@ -58,6 +60,6 @@ facts = {
     "generation": text("/run/ironclaw/generation"),
     "hostname": os.uname().nodename,
 }
-print(json.dumps(facts), flush=True)
+print(json.dumps({kind: fact for kind, fact in facts.items() if fact}), flush=True)
 for _ in sys.stdin:
     print(time.time_ns(), flush=True)
