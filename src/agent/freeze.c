@@ -212,8 +212,10 @@ void freeze_init(struct agent *agent)
     agent->freeze = (struct freeze){.template = agent->options.template};
     agent->freeze.retry.expired = on_retry;
     if (agent->freeze.template) {
-        read_ahead(has_device());
-        clear_free_memory();
+        if (!agent->options.listen_unix) { /* in a guest: the memory is all ours */
+            read_ahead(has_device());
+            clear_free_memory();
+        }
         begin(agent);
         agent->freeze.patience_ms = AGENT_READY_TIMEOUT_MS; /* of a boot, of which nobody makes a copy yet */
     }

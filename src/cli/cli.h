@@ -54,6 +54,9 @@ enum cli_complete {
     CLI_COMPLETE_VM,
     CLI_COMPLETE_VM_FILE, /* a file, or VM:/path */
     CLI_COMPLETE_IMAGE,
+    CLI_COMPLETE_TEMPLATE,
+    CLI_COMPLETE_SNAPSHOT,
+    CLI_COMPLETE_POOL,
     CLI_COMPLETE_COMMAND, /* a program of the host: the nearest guess for one of the guest */
     CLI_COMPLETE_SHELL,   /* bash, zsh, fish */
     CLI_COMPLETE_VERB,

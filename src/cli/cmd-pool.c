@@ -282,5 +282,6 @@ const struct cli_command cmd_pool_stop = {
         .options = stop_options,
         .args_size = sizeof(struct stop_args),
         .max_operands = SIZE_MAX,
+        .complete = CLI_COMPLETE_POOL,
         .run = stop_main,
 };

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/json.h"
 #include "cli/table.h"
@@ -51,6 +52,8 @@ static void put_json(struct json *j, const struct ic_vm_info *vm)
     json_i64(j, vm->created_unix_ms);
     json_key(j, "ready_unix_ms");
     json_i64(j, vm->ready_unix_ms);
+    json_key(j, "origin");
+    json_string(j, vm->origin);
     json_key(j, "boot_ms");
     json_u64(j, vm->boot_ms);
     json_key(j, "monitor_pid");
@@ -69,7 +72,11 @@ static void put_row(struct table *t, const struct ps_args *a, const struct ic_vm
     struct text status = {0}, image = {0};
     char memory[32], cpus[16], age[32];
 
-    text_puts(&status, ic_vm_state_name(vm->state));
+    /* Its start is not over before somebody takes it. */
+    if (vm->state == IC_VM_BOOTING && strncmp(vm->origin, "pool", 4) == 0)
+        text_puts(&status, "in a pool");
+    else
+        text_puts(&status, ic_vm_state_name(vm->state));
     if (vm->failure[0])
         text_printf(&status, a->no_trunc ? ": %s" : ": %.32s", vm->failure);
     text_printf(&image, a->no_trunc ? "%s" : "%.40s", vm->image);

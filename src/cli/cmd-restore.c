@@ -47,5 +47,6 @@ const struct cli_command cmd_restore = {
         .args_size = sizeof(struct restore_args),
         .min_operands = 1,
         .max_operands = 1,
+        .complete = CLI_COMPLETE_SNAPSHOT,
         .run = restore_main,
 };

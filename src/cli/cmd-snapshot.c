@@ -103,6 +103,7 @@ const struct cli_command cmd_snapshot_rm = {
         .args_size = sizeof(struct snapshots_rm_args),
         .min_operands = 1,
         .max_operands = SIZE_MAX,
+        .complete = CLI_COMPLETE_SNAPSHOT,
         .run = rm_main,
 };
 
@@ -114,5 +115,6 @@ const struct cli_command cmd_snapshot_verify = {
         .options = snapshots_verify_options,
         .args_size = sizeof(struct snapshots_verify_args),
         .max_operands = SIZE_MAX,
+        .complete = CLI_COMPLETE_SNAPSHOT,
         .run = verify_main,
 };

@@ -129,6 +129,7 @@ const struct cli_command cmd_template_rm = {
         .args_size = sizeof(struct snapshots_rm_args),
         .min_operands = 1,
         .max_operands = SIZE_MAX,
+        .complete = CLI_COMPLETE_TEMPLATE,
         .run = rm_main,
 };
 
@@ -140,6 +141,7 @@ const struct cli_command cmd_template_verify = {
         .options = snapshots_verify_options,
         .args_size = sizeof(struct snapshots_verify_args),
         .max_operands = SIZE_MAX,
+        .complete = CLI_COMPLETE_TEMPLATE,
         .run = verify_main,
 };
 

@@ -2,7 +2,7 @@
 /*
  * Completion scripts, made from the tables of commands.
  *
- * VMs and images are asked of `ironclaw ps -aq` and `ironclaw image ls -q` at
+ * VMs, images and what else has a name are asked of `ironclaw ps -aq`, `ironclaw image ls -q` and their like at
  * the moment of completion. Nothing of the tables needs quoting beyond what
  * the three quote functions do, and a test runs the scripts through the shells
  * that are there.
@@ -12,8 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ASK_VMS    "ironclaw ps -a -q 2>/dev/null"
-#define ASK_IMAGES "ironclaw image ls -q 2>/dev/null"
+#define ASK_VMS       "ironclaw ps -a -q 2>/dev/null"
+#define ASK_IMAGES    "ironclaw image ls -q 2>/dev/null"
+#define ASK_TEMPLATES "ironclaw template ls -q 2>/dev/null"
+#define ASK_SNAPSHOTS "ironclaw snapshot ls -q 2>/dev/null"
+#define ASK_POOLS     "ironclaw pool ls -q 2>/dev/null"
 
 static void put_words(struct text *t, const char *choices)
 {
@@ -69,6 +72,15 @@ static void bash_action(struct text *t, enum cli_complete complete)
         return;
     case CLI_COMPLETE_IMAGE:
         text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_IMAGES ")\" -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_TEMPLATE:
+        text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_TEMPLATES ")\" -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_SNAPSHOT:
+        text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_SNAPSHOTS ")\" -- \"$cur\"))");
+        return;
+    case CLI_COMPLETE_POOL:
+        text_puts(t, "COMPREPLY=($(compgen -W \"$(" ASK_POOLS ")\" -- \"$cur\"))");
         return;
     case CLI_COMPLETE_COMMAND:
         text_puts(t, "COMPREPLY=($(compgen -c -- \"$cur\"))");
@@ -184,6 +196,12 @@ static const char *zsh_action(enum cli_complete complete)
         return "_ironclaw_vm_files";
     case CLI_COMPLETE_IMAGE:
         return "_ironclaw_images";
+    case CLI_COMPLETE_TEMPLATE:
+        return "_ironclaw_templates";
+    case CLI_COMPLETE_SNAPSHOT:
+        return "_ironclaw_snapshots";
+    case CLI_COMPLETE_POOL:
+        return "_ironclaw_pools";
     case CLI_COMPLETE_COMMAND:
         return "_command_names -e";
     case CLI_COMPLETE_SHELL:
@@ -269,6 +287,9 @@ static void zsh(struct text *t)
     text_puts(t, "#compdef ironclaw\n# zsh completion for ironclaw\n"
                  "_ironclaw_vms() { local -a ids; ids=(${(f)\"$(" ASK_VMS ")\"}); compadd -a ids; }\n"
                  "_ironclaw_images() { local -a names; names=(${(f)\"$(" ASK_IMAGES ")\"}); compadd -a names; }\n"
+                 "_ironclaw_templates() { local -a names; names=(${(f)\"$(" ASK_TEMPLATES ")\"}); compadd -a names; }\n"
+                 "_ironclaw_snapshots() { local -a names; names=(${(f)\"$(" ASK_SNAPSHOTS ")\"}); compadd -a names; }\n"
+                 "_ironclaw_pools() { local -a names; names=(${(f)\"$(" ASK_POOLS ")\"}); compadd -a names; }\n"
                  "_ironclaw_vm_files() { local -a ids; ids=(${(f)\"$(" ASK_VMS ")\"}); "
                  "compadd -S : -a ids; _files; }\n"
                  "_ironclaw_verbs() {\n    local -a words_of\n    words_of=(");
@@ -316,6 +337,15 @@ static void fish_action(struct text *t, enum cli_complete complete)
         return;
     case CLI_COMPLETE_IMAGE:
         text_puts(t, " -f -a '(" ASK_IMAGES ")'");
+        break;
+    case CLI_COMPLETE_TEMPLATE:
+        text_puts(t, " -f -a '(" ASK_TEMPLATES ")'");
+        break;
+    case CLI_COMPLETE_SNAPSHOT:
+        text_puts(t, " -f -a '(" ASK_SNAPSHOTS ")'");
+        break;
+    case CLI_COMPLETE_POOL:
+        text_puts(t, " -f -a '(" ASK_POOLS ")'");
         return;
     case CLI_COMPLETE_COMMAND:
         text_puts(t, " -f -a '(__fish_complete_command)'");

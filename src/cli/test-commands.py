@@ -439,7 +439,7 @@ class Others(unittest.TestCase):
 
 class Completion(unittest.TestCase):
     CASES = {"ironclaw run --backend f": ["firecracker"], "ironclaw exec al": ["alpha"], "ironclaw image rm ": ["base"],
-            "ironclaw unp": ["unpause"], "ironclaw kernel ": ["build", "ls"], "ironclaw cp om": ["omega:"]}
+            "ironclaw unp": ["unpause"], "ironclaw restore ": ["before"], "ironclaw pool stop 0": ["00112233445566aa"], "ironclaw kernel ": ["build", "ls"], "ironclaw cp om": ["omega:"]}
 
     def ask(self, shell, script):
         if not shutil.which(shell):
