@@ -205,6 +205,20 @@ int snapshot_check_msrs(
 
 /* ---- config ---- */
 
+int snapshot_check_expected(const struct machine_config *machine, const struct snapshot_load_config *request,
+        const char *path, struct vm_error *error)
+{
+    if (request->expect_vcpus != 0 && machine->vcpu_count != request->expect_vcpus)
+        return vm_fail(error, -EINVAL,
+                "snapshot %.200s: has %u vCPUs, and `expect` says %u; load the one that is meant", path,
+                machine->vcpu_count, request->expect_vcpus);
+    if (request->expect_mib != 0 && machine->mem_size_mib != request->expect_mib)
+        return vm_fail(error, -EINVAL,
+                "snapshot %.200s: has %u MiB of memory, and `expect` says %u; load the one that is meant", path,
+                machine->mem_size_mib, request->expect_mib);
+    return 0;
+}
+
 int snapshot_check_config(const struct vm_config *config, struct vm_error *error)
 {
     if (config->machine.huge_pages == HUGE_PAGES_NONE)

@@ -44,6 +44,9 @@ bool snapshot_leaves_out_msr(uint32_t msr);
 int snapshot_check_msrs(
         struct kvm_msr_entry *entries, uint32_t *count, const struct snapshot_msrs *known, struct vm_error *error);
 
+/* -EINVAL: not the machine that the request expects. */
+int snapshot_check_expected(const struct machine_config *machine, const struct snapshot_load_config *request,
+        const char *path, struct vm_error *error);
 /* -ENOTSUP: a VM that can't be saved. */
 int snapshot_check_config(const struct vm_config *config, struct vm_error *error);
 void snapshot_put_config(struct buf *buf, const struct vm_config *config);

@@ -238,6 +238,23 @@ static void test_msrs(void **state)
     }
 }
 
+static void test_expected(void **state)
+{
+    const struct machine_config machine = {.vcpu_count = 2, .mem_size_mib = 64};
+    struct snapshot_load_config request = {0};
+
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), 0);
+    request.expect_vcpus = 2;
+    request.expect_mib = 64;
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), 0);
+    request.expect_mib = 65;
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), -EINVAL);
+    assert_non_null(strstr(error.text, "snapshot state: has 64 MiB of memory, and `expect` says 65"));
+    request.expect_vcpus = 1;
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), -EINVAL);
+    assert_non_null(strstr(error.text, "snapshot state: has 2 vCPUs, and `expect` says 1"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +265,7 @@ int main(void)
             cmocka_unit_test(test_host),
             cmocka_unit_test(test_cpuid),
             cmocka_unit_test(test_msrs),
+            cmocka_unit_test(test_expected),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
