@@ -519,7 +519,7 @@ void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed)
     }
 }
 
-int process_limit_files(const struct process_id *p, uint64_t bytes)
+int process_limit_files(const struct process_id *p, uint64_t bytes, uint64_t ceiling)
 {
     _cleanup_(fd_closep) int fd = -1;
     struct rlimit limit;
@@ -529,6 +529,7 @@ int process_limit_files(const struct process_id *p, uint64_t bytes)
         return r;
     if (prlimit(p->pid, RLIMIT_FSIZE, NULL, &limit) < 0)
         return -errno;
+    limit.rlim_max = MIN((rlim_t)MAX(bytes, ceiling), limit.rlim_max);
     limit.rlim_cur = MIN((rlim_t)bytes, limit.rlim_max);
     return prlimit(p->pid, RLIMIT_FSIZE, &limit, NULL) < 0 ? -errno : 0;
 }

@@ -61,9 +61,10 @@ struct process_options {
     int out_fd, err_fd;  /* become stdout and stderr */
     const int *keep_fds; /* stay open under their numbers, which are 3 or more; -1: none */
     size_t keep_count;
-    uint64_t max_file_bytes; /* no file of its can be written beyond it; 0: as far as the caller's */
-    uint64_t file_ceiling; /* how far process_limit_files() can raise that; its filter keeps it from doing so itself */
-    bool die_with_parent;  /* SIGKILL when the calling thread ends */
+    uint64_t max_file_bytes;   /* no file of its can be written beyond it; 0: as far as the caller's */
+    uint64_t file_ceiling;     /* how far process_limit_files() can raise that. Only for processes whose filter has no
+                                  prlimit */
+    bool die_with_parent;      /* SIGKILL when the calling thread ends */
     const struct jail *jail;   /* NULL: none */
     struct sock_fprog *filter; /* of system calls, which must allow write(2), execve(2) and exit_group(2); NULL: none */
     /* Out, either may be NULL: how far each stage of the jail went, and the one at which the start failed or -1. */
@@ -82,9 +83,9 @@ int process_spawn(const struct process_options *options, struct process_id *ret,
  * told (any more). *ret_failed is false for status 0. It stays to be reaped. */
 void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed);
 
-/* Limits the size of every file that the process writes from now on, up to its file_ceiling; a full log is then just
- * cut off. */
-int process_limit_files(const struct process_id *p, uint64_t bytes);
+/* Limits the size of every file that the process writes from now on; a full log is then just cut off. It can be raised
+ * again up to `ceiling`, by us as by the process itself, or, with 0, by nobody. */
+int process_limit_files(const struct process_id *p, uint64_t bytes, uint64_t ceiling);
 
 /* Moves a descriptor out of 0..2, where a child's stdio goes. Closes the old one. */
 int fd_above_stdio(int *fd);

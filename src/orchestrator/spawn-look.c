@@ -164,9 +164,15 @@ static int look_at_origin(struct spawn *s, struct ic_error *error)
         return ic_fail(error, IC_ERR_UNSUPPORTED, "%s %s: was taken under %s, and here is %s (%s)",
                 snapshot_kind(from->store), from->name, ic_isolation_name(record->isolation),
                 ic_isolation_name(probe.isolation), probe.reason);
+    if (record->overlay_kind != IC_OVERLAY_TMPFS || record->overlay_path)
+        return ic_fail(error, IC_ERR_CORRUPT, "%s %s: its manifest names a disk, which none has",
+                snapshot_kind(from->store), from->name);
     r = part_open_rootfs(record->rootfs_path, &s->start.rootfs_fd, error);
     if (r < 0)
         return r;
+    /* How its processes are confined is not for a file to say that may come from anywhere. */
+    record->jail_mode = s->config.jail;
+    record->seccomp_level = s->config.seccomp_level;
     record->state = IC_VM_CREATED;
     record->keep = s->config.keep;
     record->tied = s->config.tied_to_caller;

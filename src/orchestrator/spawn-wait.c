@@ -72,6 +72,8 @@ int spawn_fail_ended(const struct spawn *s, struct ic_error *error)
     char how[64], what[128], said[384];
     bool failed;
 
+    if (fail_lifetime(s, error))
+        return -IC_ERR_TIMEOUT;
     process_describe_end(s->start.monitor.pidfd, how, sizeof(how), &failed);
     (void)snprintf(what, sizeof(what), "its monitor process ended during the boot%s%s", failed && how[0] ? " " : "",
             failed ? how : "");
@@ -90,6 +92,8 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
     bool both = fd_wait(s->start.monitor.pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS)) == 0;
     char what[256];
 
+    if (fail_lifetime(s, error))
+        return -IC_ERR_TIMEOUT;
     if (audit_violation(what, sizeof(what), s->entry.dir, &s->record))
         return fail_violation(s, what, error);
     if (both)
@@ -172,8 +176,8 @@ void spawn_limit_logs(struct spawn *s, bool guest_runs)
 
     if (s->limited || (!guest_runs && (fstat(s->start.console_fd, &st) < 0 || st.st_size == 0)))
         return;
-    (void)process_limit_files(&s->record.monitor, MAX(SPAWN_LOG_LIMIT_BYTES, s->overlay_bytes));
-    (void)process_limit_files(&s->record.vsock, SPAWN_LOG_LIMIT_BYTES);
+    (void)process_limit_files(&s->record.monitor, MAX(SPAWN_LOG_LIMIT_BYTES, s->overlay_bytes), s->start.file_ceiling);
+    (void)process_limit_files(&s->record.vsock, SPAWN_LOG_LIMIT_BYTES, 0);
     s->limited = true;
 }
 
@@ -211,21 +215,20 @@ static int wait_once(
         return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': cancelled by a signal while it booted", s->record.vm_id);
     if (n < 0)
         return ic_fail_errno(error, -errno, "poll");
-    if (n == 0 && deadline_poll_ms(deadline) != 0)
-        return 0;
-    if (n == 0) {
+    if (deadline_poll_ms(deadline) == 0) { /* also when somebody keeps us busy */
         char what[96];
+
         (void)snprintf(what, sizeof(what), "was not ready after %u ms (boot_timeout_ms)", s->record.boot_timeout_ms);
         return fail_boot(s, IC_ERR_TIMEOUT, what, error);
     }
+    if (n == 0)
+        return 0;
     if (p[0].revents && s->ready_fd < 0) {
         r = accept_ready(s);
         return r < 0 ? ic_fail_errno(error, r, "ready socket") : 0;
     }
     if (p[0].revents)
         return read_ready(s, reader, ret_ready, error);
-    if (fail_lifetime(s, error))
-        return -IC_ERR_TIMEOUT;
     return p[1].revents ? spawn_fail_ended(s, error) : fail_vsock_ended(s, error);
 }
 

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -213,7 +214,7 @@ static int start(struct spawn *s, struct ic_error *error)
     s->start.die_with_parent = record->tied;
     s->start.max_file_bytes = MAX(SPAWN_LOG_LIMIT_BYTES, s->overlay_bytes);
     s->start.for_template = s->plan.for_template;
-    if (s->plan.for_template || (s->backend->capabilities & BACKEND_SNAPSHOT))
+    if (s->backend->capabilities & BACKEND_SNAPSHOT)
         s->start.file_ceiling = spawn_file_ceiling(record);
     if (s->plan.from) {
         s->origin = (struct backend_snapshot){.state_path = s->plan.from->path[SNAPSHOT_STATE],
@@ -326,12 +327,30 @@ uint64_t spawn_file_ceiling(const struct record *record)
 
 void spawn_lift_limits(const struct record *record)
 {
-    (void)process_limit_files(&record->monitor, spawn_file_ceiling(record));
+    uint64_t ceiling = spawn_file_ceiling(record);
+
+    (void)process_limit_files(&record->monitor, ceiling, ceiling);
+}
+
+/* A log that its guest or monitor filled in the meantime is cut to what it may have. */
+static void cut_log(const struct record *record, const char *name)
+{
+    _cleanup_(freep) char *path = NULL;
+    _cleanup_(fd_closep) int fd = -1;
+    struct stat st;
+
+    if (path_in(&path, NULL, IC_PATH_STATE, "vms/%s/%s", record->vm_id, name) < 0)
+        return;
+    fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size > SPAWN_LOG_LIMIT_BYTES)
+        (void)!ftruncate(fd, (off_t)SPAWN_LOG_LIMIT_BYTES);
 }
 
 void spawn_restore_limits(const struct record *record)
 {
-    (void)process_limit_files(&record->monitor, SPAWN_LOG_LIMIT_BYTES);
+    (void)process_limit_files(&record->monitor, SPAWN_LOG_LIMIT_BYTES, spawn_file_ceiling(record));
+    cut_log(record, "console.log");
+    cut_log(record, "monitor.log");
 }
 
 /* ---- VMs that wait ---- */

@@ -144,7 +144,7 @@ static void limits_files(void **state)
     int pidfd;
 
     assert_int_equal(process_spawn(&o, &id, &pidfd), 0);
-    assert_int_equal(process_limit_files(&id, 16384), 0);
+    assert_int_equal(process_limit_files(&id, 16384, 0), 0);
     for (int i = 0; i < 300 && lseek(fileno(out), 0, SEEK_END) < 16384; i++)
         usleep(10000);
     usleep(100000);

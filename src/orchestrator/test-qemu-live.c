@@ -294,7 +294,7 @@ static int make_template(void **state)
     expect_console(&w, BACKEND_FROZEN);
     step(&steps, &w, "booted");
     print_message("template:%s\n", steps.text);
-    (void)process_limit_files(&w.start.monitor.id, 1u << 20); /* it writes no file itself; not all may set that */
+    (void)process_limit_files(&w.start.monitor.id, 1u << 20, 0); /* it writes no file itself; not all may set that */
     expect_ok(backend_qemu.save(&backend_qemu, &w.record, &error));
     (void)snprintf(path, sizeof(path), "%s/" BACKEND_STATE, w.dir);
     assert_int_equal(stat(path, &st), 0);

@@ -315,8 +315,9 @@ static int make_jail(const struct fcapi *kind, const struct backend_start *start
     } mounts[] = {
             {record->run_dir, JAIL_WRITE}, {"/dev/kvm", JAIL_DEVICE}, {from ? NULL : record->kernel_path, JAIL_READ},
             {from ? NULL : record->initrd_path, JAIL_READ}, {record->rootfs_path, JAIL_READ},
-            {record->overlay_path, JAIL_WRITE}, {from ? from->state_path : NULL, JAIL_READ},
-            {from ? from->memory_path : NULL, JAIL_READ}, {from && kind->ours ? from->touched_path : NULL, JAIL_READ},
+            {start->overlay_fd >= 0 ? record->overlay_path : NULL, JAIL_WRITE},
+            {from ? from->state_path : NULL, JAIL_READ}, {from ? from->memory_path : NULL, JAIL_READ},
+            {from && kind->ours ? from->touched_path : NULL, JAIL_READ},
             {kind->ours ? NULL : "/dev/urandom", JAIL_DEVICE}, /* as its own jailer gives it */
     };
     int r = confine_jail(start->confine, ret, program, error);

@@ -298,7 +298,8 @@ int store_lock_build(enum store_kind store, const struct progress *progress, int
         r = progress_report(progress, "waiting for another build to end", 0, 0, error);
         if (r < 0)
             return r;
-        (void)poll(NULL, 0, 100);
+        if (poll(NULL, 0, 100) < 0 && !(progress && progress->fn))
+            return ic_fail(error, IC_ERR_CANCELLED, "cancelled by a signal while another command changes %s", path);
     }
     *ret_fd = TAKE_FD(fd);
     return 0;

@@ -35,6 +35,7 @@
 
 #define BACKLOG         64
 #define REQUEST_WAIT_MS 100u /* a peer that connects says at once what it wants */
+#define LOCK_WAIT_MS    200u
 #define RETRY_FIRST_MS  200u
 #define RETRY_MAX_MS    30000u
 #define QUIET_MS        500u /* after a hand-over: the VM's first command comes before the next VM */
@@ -63,6 +64,7 @@ struct keeper {
     uint32_t ready_count;
     uint64_t quiet_until; /* ms */
     bool stop, told;
+    bool reap; /* something has ended: the maker looks, as that may take a while */
     char trouble[256];
 
     struct watched watched[WATCHED_MAX];
@@ -99,6 +101,13 @@ static void *make_vms(void *arg)
         uint64_t now;
         int r;
 
+        if (k->reap) {
+            k->reap = false;
+            pthread_mutex_unlock(&k->lock);
+            (void)table_reap(NULL);
+            pthread_mutex_lock(&k->lock);
+            continue;
+        }
         if (k->ready_count >= k->wanted) {
             (void)pthread_cond_wait(&k->changed, &k->lock);
             continue;
@@ -138,6 +147,14 @@ static void watch(struct keeper *k, int pidfd, const struct process_id *child)
     k->watched[k->watched_count++] = (struct watched){.pidfd = pidfd, .child = child ? *child : (struct process_id){0}};
 }
 
+static void want_reap(struct keeper *k)
+{
+    pthread_mutex_lock(&k->lock);
+    k->reap = true;
+    (void)pthread_cond_signal(&k->changed);
+    pthread_mutex_unlock(&k->lock);
+}
+
 static void ended(struct keeper *k, size_t i)
 {
     struct watched w = k->watched[i];
@@ -146,7 +163,7 @@ static void ended(struct keeper *k, size_t i)
     fd_close(w.pidfd);
     if (w.child.pid > 0)
         (void)process_alive(&w.child); /* waits for it */
-    (void)table_reap(NULL);
+    want_reap(k);
 }
 
 /* ---- answering ---- */
@@ -173,6 +190,8 @@ static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *p
     int fds[2];
     bool found;
 
+    if (fd_wait(fd, POLLRDHUP, clock_now_ms()) == 0)
+        return; /* it did not wait for us */
     pthread_mutex_lock(&k->lock);
     found = next_member(k, &member);
     k->quiet_until = clock_now_ms() + QUIET_MS;
@@ -187,7 +206,12 @@ static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *p
     fds[0] = member.lock_fd;
     fds[1] = member.ready_fd;
     if (unix_send_fds(fd, answer, sizeof(*answer), fds, 2) != (ssize_t)sizeof(*answer)) {
-        spawn_member_drop(&member); /* who asked is gone */
+        pthread_mutex_lock(&k->lock); /* who asked is gone; its place was not filled meanwhile, or there is one more */
+        if (k->ready_count < POOL_MAX)
+            k->ready[k->ready_count++] = member;
+        else
+            spawn_member_close(&member);
+        pthread_mutex_unlock(&k->lock);
         return;
     }
     k->handed_over++;
@@ -241,8 +265,6 @@ static void accept_all(struct keeper *k)
 /* Those that wait and have died make room for others. */
 static void drop_dead(struct keeper *k)
 {
-    bool any = false;
-
     pthread_mutex_lock(&k->lock);
     for (uint32_t i = 0; i < k->ready_count;) {
         if (process_alive(&k->ready[i].monitor)) {
@@ -251,12 +273,10 @@ static void drop_dead(struct keeper *k)
         }
         spawn_member_close(&k->ready[i]);
         memmove(&k->ready[i], &k->ready[i + 1], (--k->ready_count - i) * sizeof(*k->ready));
-        any = true;
+        k->reap = true;
     }
     (void)pthread_cond_signal(&k->changed);
     pthread_mutex_unlock(&k->lock);
-    if (any)
-        (void)table_reap(NULL);
 }
 
 /* ---- the run ---- */
@@ -335,6 +355,27 @@ static int turn(struct keeper *k, const struct ic_pool_options *options, struct 
     return 0;
 }
 
+/* Who cleans up may hold the lock for a moment, and then removes the file that we have opened. */
+static int lock_name(struct keeper *k, struct ic_error *error)
+{
+    uint64_t deadline = deadline_after_ms(LOCK_WAIT_MS);
+
+    do {
+        struct stat mine, there;
+
+        fd_close(k->lock_fd);
+        k->lock_fd = open(k->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (k->lock_fd < 0)
+            return ic_fail_errno(error, -errno, "%s", k->lock_path);
+        if (flock(k->lock_fd, LOCK_EX | LOCK_NB) == 0 && fstat(k->lock_fd, &mine) == 0 &&
+                stat(k->lock_path, &there) == 0 && mine.st_ino == there.st_ino)
+            return 0;
+        (void)poll(NULL, 0, 5);
+    } while (deadline_poll_ms(deadline) != 0);
+    return ic_fail(error, IC_ERR_EXISTS, "pool %s: of such VMs there is one already; 'ironclaw pool stop %s' ends it",
+            k->name, k->name);
+}
+
 static int listen_at(struct keeper *k, struct ic_error *error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -354,12 +395,9 @@ static int listen_at(struct keeper *k, struct ic_error *error)
                 "socket path %s: longer than %zu bytes; set IRONCLAW_HOME or "
                 "XDG_RUNTIME_DIR to a shorter directory",
                 k->path, sizeof(address.sun_path) - 1);
-    k->lock_fd = open(k->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (k->lock_fd < 0)
-        return ic_fail_errno(error, -errno, "%s", k->lock_path);
-    if (flock(k->lock_fd, LOCK_EX | LOCK_NB) < 0)
-        return ic_fail(error, IC_ERR_EXISTS,
-                "pool %s: of such VMs there is one already; 'ironclaw pool stop %s' ends it", k->name, k->name);
+    r = lock_name(k, error);
+    if (r < 0)
+        return r;
     memcpy(address.sun_path, k->path, strlen(k->path) + 1);
     (void)unlink(k->path); /* of one that was killed */
     k->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

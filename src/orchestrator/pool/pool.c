@@ -62,7 +62,8 @@ static int open_socket(const char *name, int *ret_fd)
     if (pool_path(name, "", &path, NULL) < 0 || strlen(path) >= sizeof(address.sun_path))
         return -ENAMETOOLONG;
     memcpy(address.sun_path, path, strlen(path) + 1);
-    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    /* A keeper that is stopped, with all places taken of those that wait for it, is none. */
+    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
         return -errno;
     *ret_fd = TAKE_FD(fd);
@@ -107,7 +108,7 @@ int pool_take(const char *name, bool tied, struct spawn_member *ret)
             fd_close(fds[i]);
         return r;
     }
-    *ret = (struct spawn_member){.lock_fd = fds[0], .ready_fd = fds[1]};
+    *ret = (struct spawn_member){.lock_fd = fds[0], .ready_fd = fds[1], .monitor_pidfd = -1};
     (void)snprintf(ret->vm_id, sizeof(ret->vm_id), "%.*s", IC_VM_ID_MAX, answer.vm_id);
     return 0;
 }
@@ -250,5 +251,7 @@ int ic_pool_stop(const char *name, struct ic_error *error)
     if (r < 0)
         return ic_fail(error, r == -ETIMEDOUT ? IC_ERR_TIMEOUT : IC_ERR_NOT_FOUND,
                 "no pool '%.32s'; 'ironclaw pool ls' lists them", name ? name : "");
-    return wait_for_end(name, error);
+    r = wait_for_end(name, error);
+    (void)table_reap(NULL); /* what has just ended and the keeper would have seen to next */
+    return r;
 }

@@ -48,6 +48,8 @@ static int spawn_child(const struct fork *f, const struct ic_fork_options *optio
     (void)snprintf(origin, sizeof(origin), "fork of %s", f->record.vm_id);
     ic_vm_config_init(&config);
     config.keep = true;
+    config.jail = f->record.jail_mode; /* as the parent's processes are confined */
+    config.seccomp_level = f->record.seccomp_level;
     if (options->vm_id)
         r = child_id(id, options, index, error);
     if (r == 0 && options->vm_id)
@@ -64,9 +66,9 @@ static int take(struct fork *f, const char *vm_id, uint64_t *ret_pause_us, struc
     int r = vm_lock(vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &f->entry, &f->record, error);
 
     if (r == 0)
-        r = saving_begin(&f->entry, &f->saving, error);
+        r = saving_begin(&f->entry, &f->record, &f->saving, error);
     if (r == 0)
-        r = freeze_and_save(&f->record, ret_pause_us, error);
+        r = freeze_and_save(&f->record, &f->saving, ret_pause_us, error);
     if (r == 0)
         r = snapshot_take_into(f->saving.dir, &f->record, &f->from, error);
     if (r < 0)

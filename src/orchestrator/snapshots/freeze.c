@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -12,6 +13,8 @@
 #include "orchestrator/spawn.h"
 
 #define ANSWER_TIMEOUT_MS 20000u
+#define UNDO_TIMEOUT_MS   3000u /* every command of the user may wait for it */
+#define ENTROPY_BYTES     64u
 
 /* A control session: the one that FREEZE came on must be there for THAW, as a frozen agent takes no other. */
 struct hold {
@@ -26,9 +29,8 @@ static void hold_deinit(struct hold *hold)
     fd_close(hold->fd);
 }
 
-static int wait_ok(struct hold *hold, const char *doing, struct ic_error *error)
+static int wait_ok(struct hold *hold, uint64_t deadline, const char *doing, struct ic_error *error)
 {
-    uint64_t deadline = deadline_after_ms(ANSWER_TIMEOUT_MS);
     const uint8_t *payload;
     struct wire_frame frame;
     int r = session_next(hold->fd, &hold->reader, deadline, &frame, &payload);
@@ -48,19 +50,42 @@ static int freeze(struct hold *hold, struct ic_error *error)
     wire_put_empty(&request, WIRE_FREEZE);
     r = session_open(
             hold->record, WIRE_SESSION_CONTROL, &request, deadline_after_ms(ANSWER_TIMEOUT_MS), &hold->fd, error);
-    return r < 0 ? r : wait_ok(hold, "freezing its commands", error);
+    return r < 0 ? r : wait_ok(hold, deadline_after_ms(ANSWER_TIMEOUT_MS), "freezing its commands", error);
+}
+
+/* The one that goes on gets fresh randomness, too: who has the copy knows what it would have drawn. */
+static void put_thaw(struct buf *request)
+{
+    uint8_t entropy[ENTROPY_BYTES];
+
+    if (getrandom(entropy, sizeof(entropy), 0) == (ssize_t)sizeof(entropy))
+        wire_put_bytes(request, WIRE_ENTROPY, entropy, sizeof(entropy));
+    else
+        request->error = -EIO;
+    explicit_bzero(entropy, sizeof(entropy));
+    wire_put_empty(request, WIRE_THAW);
+}
+
+static void wipe(struct buf *request)
+{
+    if (request->data)
+        explicit_bzero(request->data, request->len);
+    buf_deinit(request);
 }
 
 static int thaw(struct hold *hold, struct ic_error *error)
 {
-    _cleanup_(buf_deinit) struct buf request = {0};
+    static const char doing[] = "thawing its commands";
+    _cleanup_(wipe) struct buf request = {0};
     int r;
 
-    wire_put_empty(&request, WIRE_THAW);
+    put_thaw(&request);
     r = request.error ? request.error
                       : fd_write_all(hold->fd, request.data, request.len, deadline_after_ms(ANSWER_TIMEOUT_MS));
-    return r < 0 ? session_fail(hold->record, r, "thawing its commands", error)
-                 : wait_ok(hold, "thawing its commands", error);
+    if (r < 0)
+        return session_fail(hold->record, r, doing, error);
+    r = wait_ok(hold, deadline_after_ms(ANSWER_TIMEOUT_MS), doing, error);
+    return r < 0 ? r : wait_ok(hold, deadline_after_ms(ANSWER_TIMEOUT_MS), doing, error);
 }
 
 static int check(const struct record *record, const struct backend *backend, struct ic_error *error)
@@ -82,24 +107,32 @@ static int check(const struct record *record, const struct backend *backend, str
     return 0;
 }
 
-int freeze_and_save(const struct record *record, uint64_t *ret_pause_us, struct ic_error *error)
+/* From FREEZE on the VM counts as held, until it has answered a THAW: who ends before that leaves it to the reaper. */
+int freeze_and_save(const struct record *record, struct saving *saving, uint64_t *ret_pause_us, struct ic_error *error)
 {
     const struct backend *backend = backend_get(record->backend);
     _cleanup_(hold_deinit) struct hold hold = {.record = record, .fd = -1};
     uint64_t begin = clock_now_us();
     int r = check(record, backend, error), after;
 
-    if (r == 0)
-        r = freeze(&hold, error);
     if (r < 0)
         return r;
-    spawn_lift_limits(record);
-    r = backend->save(backend, record, error);
-    spawn_restore_limits(record);
-    after = backend->resume(backend, record->run_dir, r == 0 ? error : NULL);
+    saving->held = true;
+    r = freeze(&hold, error);
+    if (r == 0) {
+        spawn_lift_limits(record);
+        r = backend->save(backend, record, error);
+        spawn_restore_limits(record);
+    }
+    after = hold.fd >= 0 ? backend->resume(backend, record->run_dir, r == 0 ? error : NULL) : -IC_ERR_IO;
     if (after == 0)
         after = thaw(&hold, r == 0 ? error : NULL);
+    if (after < 0) /* on a session of its own, as this one is broken, or late by an answer */
+        after = freeze_undo(record, NULL);
+    saving->held = after < 0;
     *ret_pause_us = clock_now_us() - begin;
+    if (r == 0 && after < 0 && error && !error->code)
+        (void)ic_fail(error, IC_ERR_GUEST, "VM '%s': its commands can't be thawed", record->vm_id);
     return r < 0 ? r : after;
 }
 
@@ -107,15 +140,19 @@ int freeze_undo(const struct record *record, struct ic_error *error)
 {
     const struct backend *backend = backend_get(record->backend);
     _cleanup_(hold_deinit) struct hold hold = {.record = record, .fd = -1};
-    _cleanup_(buf_deinit) struct buf request = {0};
+    _cleanup_(wipe) struct buf request = {0};
+    uint64_t deadline;
     int r;
 
     if (!backend)
         return 0;
-    (void)backend->resume(
-            backend, record->run_dir, NULL); /* refused when it runs; if it doesn't, nobody answers below */
+    /* Refused when it runs; if it doesn't, nobody answers below. */
+    (void)backend->resume(backend, record->run_dir, NULL);
     spawn_restore_limits(record);
-    wire_put_empty(&request, WIRE_THAW);
-    r = session_open(record, WIRE_SESSION_CONTROL, &request, deadline_after_ms(ANSWER_TIMEOUT_MS), &hold.fd, error);
-    return r < 0 ? r : wait_ok(&hold, "thawing its commands", error);
+    deadline = deadline_after_ms(UNDO_TIMEOUT_MS);
+    put_thaw(&request);
+    r = session_open(record, WIRE_SESSION_CONTROL, &request, deadline, &hold.fd, error);
+    if (r == 0)
+        r = wait_ok(&hold, deadline, "thawing its commands", error);
+    return r < 0 ? r : wait_ok(&hold, deadline, "thawing its commands", error);
 }

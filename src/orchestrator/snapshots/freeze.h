@@ -6,11 +6,12 @@
  */
 #pragma once
 
+#include "orchestrator/snapshots/saving.h"
 #include "orchestrator/vm.h"
 
 /* What save() made is in the VM's run directory then. The caller holds its lock. *ret_pause_us: how long its commands
  * did not run. */
-int freeze_and_save(const struct record *record, uint64_t *ret_pause_us, struct ic_error *error);
+int freeze_and_save(const struct record *record, struct saving *saving, uint64_t *ret_pause_us, struct ic_error *error);
 
 /* After one that died in the middle of that: the VM goes on. Does nothing to one that does. The caller holds its lock.
  */

@@ -52,15 +52,17 @@ int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct i
     int r = make_object(object, error);
 
     if (r == 0)
-        r = store_lock_build(STORE_SNAPSHOTS, NULL, &build_fd, error);
-    if (r == 0)
         r = check_name(name, error);
     if (r == 0)
         r = vm_lock(vm->vm_id, deadline_after_ms(VM_LOCK_TIMEOUT_MS), &entry, &record, error);
     if (r == 0)
-        r = saving_begin(&entry, &saving, error);
+        r = saving_begin(&entry, &record, &saving, error);
     if (r == 0)
-        r = freeze_and_save(&record, &pause_us, error);
+        r = freeze_and_save(&record, &saving, &pause_us, error);
+    if (r == 0) /* now, as the VM may have taken its time; somebody may have taken the name meanwhile */
+        r = store_lock_build(STORE_SNAPSHOTS, NULL, &build_fd, error);
+    if (r == 0)
+        r = check_name(name, error);
     if (r == 0)
         r = snapshot_take(STORE_SNAPSHOTS, object, name, &record, error);
     if (r == 0 && ret_pause_us)

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -15,7 +17,8 @@
 #include "orchestrator/paths.h"
 #include "orchestrator/snapshots/freeze.h"
 
-#define PREFIX "saving-"
+#define PREFIX     "saving-"
+#define PATIENCE_S 60
 
 static int lock(int fd, int how)
 {
@@ -27,11 +30,24 @@ static int lock(int fd, int how)
     return r;
 }
 
-int saving_begin(const struct table_entry *entry, struct saving *ret, struct ic_error *error)
+/* What its monitor wrote and nobody took over. */
+static void remove_saved(const char *run_dir)
 {
-    _cleanup_(freep) char *dir = NULL;
+    static const char *const names[] = {BACKEND_STATE, BACKEND_MEMORY, BACKEND_STATE ".new", BACKEND_MEMORY ".new"};
+    _cleanup_(fd_closep) int fd = open(run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    for (size_t i = 0; fd >= 0 && i < ARRAY_SIZE(names); i++)
+        (void)unlinkat(fd, names[i], 0);
+}
+
+int saving_begin(
+        const struct table_entry *entry, const struct record *record, struct saving *ret, struct ic_error *error)
+{
+    _cleanup_(freep) char *dir = NULL, *run_dir = strdup(record->run_dir);
     int fd, r = text_format(&dir, error, "%s/" PREFIX "XXXXXX", entry->dir);
 
+    if (r == 0 && !run_dir)
+        r = ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     if (r < 0)
         return r;
     if (!mkdtemp(dir))
@@ -43,41 +59,46 @@ int saving_begin(const struct table_entry *entry, struct saving *ret, struct ic_
         (void)rmdir(dir);
         return ic_fail_errno(error, r, "directory %s", dir);
     }
-    *ret = (struct saving){.dir = TAKE_PTR(dir), .lock_fd = fd};
+    *ret = (struct saving){.dir = TAKE_PTR(dir), .run_dir = TAKE_PTR(run_dir), .lock_fd = fd};
     return 0;
 }
 
 void saving_end(struct saving *saving)
 {
-    if (saving->dir)
+    if (saving->dir && !saving->held) {
+        remove_saved(saving->run_dir);
         (void)path_remove_tree(saving->dir, NULL);
+    }
     free(saving->dir);
+    free(saving->run_dir);
     fd_close(saving->lock_fd);
     *saving = (struct saving)SAVING_NONE;
 }
 
-/* What its monitor wrote for the one that died. */
-static void remove_saved(const struct record *record)
+/* Since when it has been there. */
+static bool is_old(int fd)
 {
-    static const char *const names[] = {BACKEND_STATE, BACKEND_MEMORY, BACKEND_STATE ".new", BACKEND_MEMORY ".new"};
-    _cleanup_(fd_closep) int fd = open(record->run_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct timespec now;
+    struct stat st;
 
-    for (size_t i = 0; fd >= 0 && i < ARRAY_SIZE(names); i++)
-        (void)unlinkat(fd, names[i], 0);
+    clock_gettime(CLOCK_REALTIME, &now);
+    return fstat(fd, &st) == 0 && now.tv_sec - st.st_mtim.tv_sec > PATIENCE_S;
 }
 
-/* Nobody saves this VM while we hold its lock. One that was paused by its user was not being saved. */
-static int undo(const struct table_entry *entry, const char *name, struct ic_error *error)
+/* Nobody saves this VM while we hold its lock. One that was paused by its user has to wait until it is not. */
+static int undo(struct table_entry *entry, const char *name, int fd, struct ic_error *error)
 {
     _cleanup_(record_deinitp) struct record record = {0};
     _cleanup_(freep) char *dir = NULL;
     int r = table_read(&record, entry->vm_id, error);
 
-    if (r == 0 && record.state == IC_VM_READY)
-        r = freeze_undo(&record, error);
-    if (r < 0)
-        return r; /* the directory stays, so that the next command tries it again */
-    remove_saved(&record);
+    if (r < 0 || record.state == IC_VM_PAUSED)
+        return r;
+    if (record.state == IC_VM_READY && freeze_undo(&record, NULL) < 0) {
+        /* The directory stays, so that the next command tries it again; but not for ever. */
+        return is_old(fd) ? table_settle(entry, &record, error) : 0;
+    }
+    remove_saved(record.run_dir);
     r = text_format(&dir, error, "%s/%s", entry->dir, name);
     return r < 0 ? r : path_remove_tree(dir, error);
 }
@@ -91,7 +112,7 @@ static int reap_one(int dir_fd, const char *vm_id, const char *name, struct ic_e
         return 0;
     if (table_lock(&entry, vm_id, 0, NULL) < 0)
         return 0; /* its holder may be the one that has just made it; or changes the VM: the next command sees to it */
-    return undo(&entry, name, error);
+    return undo(&entry, name, fd, error);
 }
 
 int saving_reap(const char *vm_id, struct ic_error *error)

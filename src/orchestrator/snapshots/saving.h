@@ -3,7 +3,8 @@
  * A save that somebody is in the middle of: a directory saving-XXXXXX beside
  * the VM's record, with a flock that lasts as long as its holder. When the
  * lock is free, its holder died, and left a VM that is held, or files that
- * nobody will start from; the next command sees to both.
+ * nobody will start from; the next command sees to both. A VM that does not
+ * even then let itself be thawed for a minute is of no use any more, and ends.
  */
 #pragma once
 
@@ -11,16 +12,19 @@
 
 struct saving {
     char *dir; /* NULL: none. Empty at first, and removed with all that is in it then. */
+    char *run_dir;
     int lock_fd;
+    bool held; /* the VM: then the directory stays, with a free lock, and the next command sees to the VM */
 };
 
 #define SAVING_NONE                                                                                                    \
     {                                                                                                                  \
-        .dir = NULL, .lock_fd = -1                                                                                     \
+        .dir = NULL, .run_dir = NULL, .lock_fd = -1, .held = false                                                     \
     }
 
 /* The caller holds the VM's lock. */
-int saving_begin(const struct table_entry *entry, struct saving *ret, struct ic_error *error);
+int saving_begin(
+        const struct table_entry *entry, const struct record *record, struct saving *ret, struct ic_error *error);
 /* For _cleanup_. */
 void saving_end(struct saving *saving);
 

@@ -322,7 +322,7 @@ static void refuses_manifests(void **state)
     snapshot_deinit(&s);
 }
 
-/* A paused VM is not being saved, so that nobody has to be asked to let it go on. */
+/* A VM that was paused by its user can't be thawed yet; of one that ends only the files have to go. */
 static void reaps_what_savers_left(void **state)
 {
     struct table_entry entry = {.lock_fd = -1};
@@ -330,8 +330,8 @@ static void reaps_what_savers_left(void **state)
     struct saving alive = SAVING_NONE, dead = SAVING_NONE;
 
     assert_int_equal(table_claim(&entry, &vm, NULL, &error), 0);
-    assert_int_equal(saving_begin(&entry, &alive, &error), 0);
-    assert_int_equal(saving_begin(&entry, &dead, &error), 0);
+    assert_int_equal(saving_begin(&entry, &vm, &alive, &error), 0);
+    assert_int_equal(saving_begin(&entry, &vm, &dead, &error), 0);
     assert_string_not_equal(alive.dir, dead.dir);
     assert_int_equal(saving_reap("vm-3", &error), 0);
     assert_int_equal(access(dead.dir, F_OK), 0);
@@ -342,7 +342,13 @@ static void reaps_what_savers_left(void **state)
     vm.state = IC_VM_PAUSED;
     assert_int_equal(table_write(&entry, &vm, &error), 0);
     table_entry_deinit(&entry);
+    assert_int_equal(saving_reap("vm-3", &error), 0);
+    assert_int_equal(access(dead.dir, F_OK), 0);
     assert_true(in_home(*state, "run/vm-3/s"));
+    vm.state = IC_VM_STOPPING;
+    assert_int_equal(table_lock(&entry, "vm-3", 0, &error), 0);
+    assert_int_equal(table_write(&entry, &vm, &error), 0);
+    table_entry_deinit(&entry);
     assert_int_equal(saving_reap("vm-3", &error), 0);
     assert_true(access(dead.dir, F_OK) < 0);
     assert_false(in_home(*state, "run/vm-3/s") || in_home(*state, "run/vm-3/m"));
@@ -350,6 +356,7 @@ static void reaps_what_savers_left(void **state)
     saving_end(&alive);
     assert_null(alive.dir);
     free(dead.dir);
+    free(dead.run_dir);
     assert_int_equal(saving_reap("vm-3", &error), 0);
     record_deinit(&vm);
 }

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VMs that wait in a pool: they are taken, made anew, and nothing of them is left, whoever is killed."""
+
+import os
+import signal
+
+from harness import FAILED, Processes, until
+
+
+def pool(t):
+    pools = t.json("pool", "ls", "--json")
+    assert len(pools) <= 1, pools
+    return pools[0] if pools else None
+
+
+def start(t, size=2):
+    name = t.ic("pool", "start", "-q", "-n", str(size), rc=0).text.strip()
+    t.cleanups.append(lambda: t.ic("pool", "stop", "-a"))
+    info = pool(t)
+    assert info["name"] == name and info["ready"] == info["wanted"] == size, info
+    return info
+
+
+def test_vms_are_taken_and_made_anew(t):
+    start(t)
+    seen = set()
+    for i in range(3):
+        until(lambda: pool(t)["ready"] > 0, 60, "a VM that waits")
+        result = t.ic("run", "-i", "--", "sh", "-c", "cat; hostname; cat /etc/machine-id", stdin=b"line %d\n" % i, rc=0)
+        line, host, machine = result.text.splitlines()
+        assert line == f"line {i}", result
+        seen |= {host, machine}
+    assert len(seen) == 6, seen
+    assert pool(t)["handed_over"] == 3, pool(t)
+    # Who wants a name of its own, or another machine, gets one that was not waiting.
+    t.ic("run", "--name", "mine", "--", "true", rc=0)
+    t.ic("run", "--memory", "192", "--", "true", rc=0)
+    assert pool(t)["handed_over"] == 3, pool(t)
+    until(lambda: pool(t)["ready"] == 2, 60, "a full pool")
+    t.error("pool", "start", "-q", "-n", "1", status=FAILED, words=["there is one already", "pool stop"])
+
+
+def test_kept_vm_of_a_pool(t):
+    start(t, 1)
+    name = t.ic("run", "--keep", "-q", rc=0).text.strip()
+    assert pool(t)["handed_over"] == 1
+    t.ic("pool", "stop", "-a", rc=0)
+    assert pool(t) is None
+    # It goes on without its pool, and the pool's other VMs are gone.
+    assert t.ic("exec", name, "--", "hostname", rc=0).text.strip() == name
+    assert [vm["vm_id"] for vm in t.json("ps", "-a", "--json")] == [name]
+    assert t.json("inspect", name)[0]["origin"].startswith("template ")
+    t.ic("rm", "-f", name, rc=0)
+
+
+def test_kill_of_the_keeper(t):
+    info = start(t)
+    os.kill(info["pid"], signal.SIGKILL)
+    until(lambda: not os.path.exists(f"/proc/{info['pid']}/exe"), 10, "the end of the keeper")
+    t.ic("run", "--", "true", rc=0)  # starts one of its own, and cleans up
+    assert t.json("ps", "-a", "--json") == [] and pool(t) is None
+    until(lambda: not Processes.of(t.home), 10, "no process left")
+    assert not [name for name in os.listdir(t.home / "run") if name.startswith(".pool")]
+
+
+def test_kill_of_the_taker(t):
+    start(t, 1)
+    child = t.start("run", "-q", "--", "sleep", "1000")
+    until(lambda: pool(t)["handed_over"] == 1, 30, "a hand-over")
+    vm = until(lambda: next((v for v in t.json("ps", "--json") if v["state"] == "ready"), None), 30, "a taken VM")
+    taken = t.json("inspect", vm["vm_id"])[0]["monitor"]["pid"]
+    child.kill()
+    child.wait()
+    # Nobody runs another command: the guest sees its connection end, the keeper the process.
+    until(lambda: taken not in Processes.of(t.home), 30, "the end of the taken VM")
+
+
+def test_dead_vms_are_replaced(t):
+    start(t, 1)
+    vm = t.json("ps", "--json")[0]
+    assert vm["state"] == "booting", vm
+    os.kill(t.json("inspect", vm["vm_id"])[0]["monitor"]["pid"], signal.SIGKILL)
+    until(lambda: [v for v in t.json("ps", "-a", "--json") if v["vm_id"] != vm["vm_id"]] and pool(t)["ready"] == 1, 60,
+          "another VM that waits")
+    t.ic("run", "--", "true", rc=0)
+    assert pool(t)["handed_over"] == 1
