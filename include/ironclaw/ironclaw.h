@@ -434,9 +434,9 @@ struct ic_pool_options {
     void (*ready)(void *userdata, const char *name);
     void *userdata;
 };
-/* Keeps VMs of this configuration waiting, frozen and paused, for whoever starts one without a name of its own; makes new
- * ones for those that were taken. Returns when stop_fd says so, a signal handler interrupts it, or ic_pool_stop() asks.
- * When it is killed, what waits is removed by the next command, and what was taken goes on. */
+/* Keeps VMs of this configuration waiting, frozen and paused, for whoever starts one without a name of its own; makes
+ * new ones for those that were taken. Returns when stop_fd says so, a signal handler interrupts it, or ic_pool_stop()
+ * asks. When it is killed, what waits is removed by the next command, and what was taken goes on. */
 IC_API int ic_pool_run(
         const struct ic_vm_config *config, const struct ic_pool_options *options, struct ic_error *error);
 

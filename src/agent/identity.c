@@ -86,6 +86,7 @@ int identity_add_entropy(struct identity *identity, const void *entropy, size_t 
         struct rand_pool_info info;
         uint8_t bytes[sizeof(struct rand_pool_info) + WIRE_ENTROPY_MAX];
     } pool;
+    int r = 0;
 
     if (len == 0 || len > WIRE_ENTROPY_MAX)
         return -EINVAL;
@@ -93,8 +94,9 @@ int identity_add_entropy(struct identity *identity, const void *entropy, size_t 
     pool.info.buf_size = (int)len;
     memcpy(pool.bytes + sizeof(struct rand_pool_info), entropy, len);
     if (ioctl(identity->random_fd, RNDADDENTROPY, &pool.info) < 0 || ioctl(identity->random_fd, RNDRESEEDCRNG) < 0)
-        return -errno;
-    return 0;
+        r = -errno;
+    explicit_bzero(&pool, sizeof(pool));
+    return r;
 }
 
 int identity_set_clock(uint64_t epoch_ns)

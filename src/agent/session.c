@@ -193,6 +193,8 @@ static void take_hello(struct session *s, const uint8_t *payload, size_t len)
 
 static int take_frame(struct session *s, const struct wire_frame *frame, const uint8_t *payload)
 {
+    int r;
+
     if (wire_step(&s->state, s->kind, WIRE_FROM_HOST, frame->type, false) < 0)
         return -EPROTO;
     if (frame->type != WIRE_HELLO && !s->ready)
@@ -216,7 +218,11 @@ static int take_frame(struct session *s, const struct wire_frame *frame, const u
     case WIRE_SIGNAL:
         return s->exec ? exec_frame(s->exec, frame->type, payload, frame->len) : 0;
     default:
-        return control_frame(s, frame->type, payload, frame->len);
+        r = control_frame(s, frame->type, payload, frame->len);
+        /* Whoever sees a later snapshot's memory must not learn what the kernel drew from it. */
+        if (frame->type == WIRE_ENTROPY || frame->type == WIRE_CLONE)
+            wire_reader_wipe(&s->reader);
+        return r;
     }
 }
 

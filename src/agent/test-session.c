@@ -160,6 +160,53 @@ static void a_host_of_version_1_can_not_freeze(void **state)
     expect_refusal(&c, WIRE_E_PROTOCOL);
 }
 
+/* A snapshot has the agent's memory, too. Read page by page, as some of it can't be. */
+static bool agent_remembers(const uint8_t *secret, size_t len)
+{
+    _cleanup_(fd_closep) int fd = -1;
+    char path[64], line[512];
+    uint8_t page[4096 + 64];
+    bool found = false;
+    FILE *maps;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)agent_pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    (void)snprintf(path, sizeof(path), "/proc/%d/maps", (int)agent_pid);
+    maps = fopen(path, "re");
+    assert_true(fd >= 0 && maps);
+    while (!found && fgets(line, sizeof(line), maps)) {
+        char *end = NULL;
+        uint64_t at = strtoull(line, &end, 16), to = strtoull(end + 1, &end, 16);
+
+        if (strncmp(end, " rw-p", 5) != 0 || (!strstr(line, "[heap]") && !strstr(line, "[stack]")))
+            continue;
+        for (; !found && at < to; at += 4096) {
+            ssize_t n = pread(fd, page, sizeof(page), (off_t)at);
+
+            found = n > 0 && memmem(page, (size_t)n, secret, len);
+        }
+    }
+    (void)fclose(maps);
+    return found;
+}
+
+static void entropy_is_forgotten(void **state)
+{
+    uint8_t entropy[64];
+    enum wire_type type;
+    struct client c;
+
+    for (size_t i = 0; i < sizeof(entropy); i++)
+        entropy[i] = (uint8_t)(i * 7 + 1);
+    client_open(&c, WIRE_SESSION_CONTROL);
+    wire_put_bytes(&c.out, WIRE_ENTROPY, entropy, sizeof(entropy));
+    client_send(&c);
+    type = (enum wire_type)client_step(&c); /* only root may */
+    assert_true(type == WIRE_OK || type == WIRE_ERROR);
+    assert_false(agent_remembers(entropy, 16));
+    client_close(&c);
+}
+
 static void expect_frozen(struct client *c)
 {
     expect_refusal(c, WIRE_E_LIMIT);
@@ -325,6 +372,7 @@ int main(int argc, char **argv)
             cmocka_unit_test(a_guest_without_control_groups_is_not_frozen),
             cmocka_unit_test(thaw_of_what_is_not_frozen_is_in_order_and_clone_is_not),
             cmocka_unit_test(a_host_of_version_1_can_not_freeze),
+            cmocka_unit_test(entropy_is_forgotten),
             cmocka_unit_test(a_tree_goes_in_and_comes_out_again),
             cmocka_unit_test(transfers_use_the_user_s_rights),
             cmocka_unit_test(transfers_that_can_not_be_say_why),

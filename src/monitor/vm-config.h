@@ -75,11 +75,12 @@ enum memory_backend { MEMORY_BACKEND_FILE, MEMORY_BACKEND_UFFD };
 
 struct snapshot_load_config {
     char *snapshot_path;
-    char *backend_path;          /* of mem_backend, */
-    enum memory_backend backend; /* whose kind this is; */
-    char *mem_file_path;         /* or this one, the older way to say File */
-    char *uds_path;              /* NULL: the vsock's path stays what it was */
-    char *prefetch_path;         /* NULL: none */
+    char *backend_path;                /* of mem_backend, */
+    enum memory_backend backend;       /* whose kind this is; */
+    char *mem_file_path;               /* or this one, the older way to say File */
+    char *uds_path;                    /* NULL: the vsock's path stays what it was */
+    char *prefetch_path;               /* NULL: none */
+    uint32_t expect_vcpus, expect_mib; /* what the machine must have; 0: whatever it has */
     bool track_dirty_pages, resume;
 };
 

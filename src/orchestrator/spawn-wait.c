@@ -282,6 +282,8 @@ int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t de
     wire_put_clone(&request, &clone);
     r = ask_agent(s, reader, &request, deadline, error);
     explicit_bzero(entropy, sizeof(entropy));
+    if (request.data)
+        explicit_bzero(request.data, request.size);
     /* What a machine does first after it was copied is slow, and its clock then late by as much. */
     for (int i = 0; r == 0 && i < CLOCK_TRIES && clock_now_us() - sent_us > CLOCK_LATE_US; i++) {
         time.len = 0;

@@ -190,6 +190,8 @@ static int start(struct spawn *s, struct ic_error *error)
     struct record *record = &s->record;
     int n, r = confine_init(&s->confine, record, error);
 
+    if (s->plan.from)
+        snapshot_carry_note(s->plan.from, record->origin, sizeof(record->origin));
     if (r == 0)
         r = table_change(&s->entry, record, IC_VM_BOOTING, s->cause[0] ? s->cause : "asked for", error);
     if (r < 0)

@@ -90,6 +90,43 @@ static void plans_the_overlay_behind_the_root(void **state)
     fcapi_free_calls(calls);
 }
 
+/* What is ours, Firecracker would refuse. */
+static void plans_a_load(void **state)
+{
+    static const struct backend_snapshot bare = {.state_path = "/s/state", .memory_path = "/s/memory"},
+                                         measured = {.state_path = "/s/state",
+                                                 .memory_path = "/s/memory",
+                                                 .touched_path = "/s/.touched"};
+    static const char both[] = "\"snapshot_path\": \"/s/state\", \"mem_backend\": {\"backend_type\": \"File\", "
+                               "\"backend_path\": \"/s/memory\"}, \"resume_vm\": true, "
+                               "\"vsock_override\": {\"uds_path\": \"/run/one/v\"}";
+    static const char expect[] = "\"expect\": {\"vcpu_count\": 2, \"mem_size_mib\": 512}";
+    const struct {
+        const struct fcapi *kind;
+        const struct backend_snapshot *from;
+        const char *members[2];
+    } cases[] = {
+            {&fcapi_ironclaw, &bare, {expect}},
+            {&fcapi_ironclaw, &measured, {expect, "\"prefetch_path\": \"/s/.touched\""}},
+            {&fcapi_firecracker, &bare, {NULL}},
+            {&fcapi_firecracker, &measured, {NULL}},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct fcapi_call calls[FCAPI_CALLS_MAX] = {0};
+        const char *const *more = cases[i].members;
+        char body[1024];
+
+        (void)snprintf(body, sizeof(body), "{%s%s%s%s%s}", both, more[0] ? ", " : "", more[0] ? more[0] : "",
+                more[1] ? ", " : "", more[1] ? more[1] : "");
+        start.snapshot = cases[i].from;
+        assert_int_equal(fcapi_plan(cases[i].kind, &start, calls), 1);
+        assert_string_equal(calls[0].path, "/snapshot/load");
+        same(calls[0].body, body);
+        fcapi_free_calls(calls);
+    }
+}
+
 static void never_plans_a_network(void **state)
 {
     struct fcapi_call calls[FCAPI_CALLS_MAX] = {0};
@@ -155,6 +192,7 @@ int main(void)
             cmocka_unit_test_setup_teardown(plans_in_order, make_start, drop_start),
             cmocka_unit_test_setup_teardown(plans_for_firecracker, make_start, drop_start),
             cmocka_unit_test_setup_teardown(plans_the_overlay_behind_the_root, make_start, drop_start),
+            cmocka_unit_test_setup_teardown(plans_a_load, make_start, drop_start),
             cmocka_unit_test_setup_teardown(never_plans_a_network, make_start, drop_start),
             cmocka_unit_test_setup_teardown(refuses_what_json_cannot_say, make_start, drop_start),
             cmocka_unit_test(reads_faults),

@@ -6,6 +6,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include "base/macro.h"
 #include "wire/wire.h"
@@ -55,6 +56,15 @@ int wire_reader_next(struct wire_reader *r, struct wire_frame *ret, const uint8_
     *ret = frame;
     *ret_payload = p + WIRE_HEADER_SIZE;
     return 1;
+}
+
+void wire_reader_wipe(struct wire_reader *r)
+{
+    if (!r->in.data)
+        return;
+    explicit_bzero(r->in.data, r->taken);
+    /* Frames that were moved to the front were here. */
+    explicit_bzero(r->in.data + r->in.len, r->in.size - r->in.len);
 }
 
 bool wire_reader_pending(const struct wire_reader *r)

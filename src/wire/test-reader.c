@@ -95,12 +95,41 @@ static void largest_frame_fits_and_the_cap_holds(void **state)
     assert_true(r.in.size <= WIRE_HEADER_SIZE + WIRE_MAX_CONTROL + WIRE_READ_ROOM);
 }
 
+/* A secret that came in two pieces, behind a frame and before the half of another. */
+static void wiped_frames_leave_nothing(void **state)
+{
+    _cleanup_(wire_reader_deinit) struct wire_reader r = {0};
+    _cleanup_(buf_deinit) struct buf b = {0};
+    const char secret[] = "0123456789abcdef0123456789abcdef", before[100] = "before";
+    const uint8_t *payload;
+    struct wire_frame f;
+
+    (void)state;
+    wire_reader_wipe(&r); /* an empty one has none */
+    wire_put_bytes(&b, WIRE_STDIN, before, sizeof(before));
+    wire_put_bytes(&b, WIRE_ENTROPY, secret, sizeof(secret));
+    feed(&r, b.data, b.len - 8);
+    assert_int_equal(wire_reader_next(&r, &f, &payload), 1);
+    assert_int_equal(wire_reader_next(&r, &f, &payload), 0);
+    feed(&r, b.data + b.len - 8, 8);
+    feed(&r, b.data, 9);
+    assert_int_equal(wire_reader_next(&r, &f, &payload), 1);
+    assert_memory_equal(payload, secret, sizeof(secret));
+    assert_non_null(memmem(r.in.data + r.in.len, r.in.size - r.in.len, secret, 8)); /* where it was before it moved */
+    wire_reader_wipe(&r);
+    assert_null(memmem(r.in.data, r.in.size, secret, 8));
+    feed(&r, b.data + 9, WIRE_HEADER_SIZE + sizeof(before) - 9); /* what had come of the next one is there still */
+    assert_int_equal(wire_reader_next(&r, &f, &payload), 1);
+    assert_memory_equal(payload, before, sizeof(before));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(frames_survive_any_split),
             cmocka_unit_test(bad_header_is_refused_before_its_payload),
             cmocka_unit_test(largest_frame_fits_and_the_cap_holds),
+            cmocka_unit_test(wiped_frames_leave_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

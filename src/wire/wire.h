@@ -306,6 +306,8 @@ void wire_reader_filled(struct wire_reader *r, size_t n);
 /* 1: *ret and *ret_payload (valid until the next wire_reader_space); 0: need more bytes; negative as
  * wire_header_decode. */
 int wire_reader_next(struct wire_reader *r, struct wire_frame *ret, const uint8_t **ret_payload);
+/* Nothing stays in the buffer of frames that were returned, which ends the life of their payloads: they were secret. */
+void wire_reader_wipe(struct wire_reader *r);
 /* True when bytes were received that no returned frame covers: the peer may not end the connection here. */
 bool wire_reader_pending(const struct wire_reader *r);
 void wire_reader_deinit(struct wire_reader *r);

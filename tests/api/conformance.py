@@ -267,6 +267,10 @@ def body_cases(phase):
            {**SNAPSHOT, "network_overrides": [{"iface_id": "eth0", "host_dev_name": "tap0"}]}, 400, "no network card")
     yield ("PUT /snapshot/load: unknown member of mem_backend", "PUT", "/snapshot/load",
            {"snapshot_path": "{dir}/s", "mem_backend": {**BACKEND, "bogus": 1}}, 400, "unknown field `bogus`")
+    yield ("PUT /snapshot/load: half of what is expected", "PUT", "/snapshot/load",
+           {**SNAPSHOT, "expect": {"vcpu_count": 1}}, 400, "missing field `mem_size_mib`")
+    yield ("PUT /snapshot/load: wrong type of expect", "PUT", "/snapshot/load", {**SNAPSHOT, "expect": 1}, 400,
+           "`expect`")
 
 
 def transport_cases():
@@ -601,7 +605,12 @@ def load_by(table, binary, name, body, state):
     try:
         table.ask(monitor, f"{name}: no such file", "PUT", "/snapshot/load", {**body, "snapshot_path": "/nowhere"}, 400,
                   "/nowhere")
-        table.ask(monitor, name, "PUT", "/snapshot/load", body, 204, needed=True)
+        table.ask(monitor, f"{name}: more memory than expected", "PUT", "/snapshot/load",
+                  {**body, "expect": {"vcpu_count": 1, "mem_size_mib": 15}}, 400, "has 16 MiB of memory")
+        table.ask(monitor, f"{name}: fewer vCPUs than expected", "PUT", "/snapshot/load",
+                  {**body, "expect": {"vcpu_count": 2, "mem_size_mib": 16}}, 400, "has 1 vCPUs")
+        table.ask(monitor, name, "PUT", "/snapshot/load", {**body, "expect": {"vcpu_count": 1, "mem_size_mib": 16}}, 204,
+                  needed=True)
         table.case(f"{name}: {state}", lambda: expect(monitor.curl("GET", "/"), 200, f'"state":"{state}"'))
         table.ask(monitor, f"{name}: its configuration", "GET", "/vm/config", None, 200, '"mem_size_mib":16')
         table.ask(monitor, f"{name}: twice", "PUT", "/snapshot/load", body, 400, NOT_AFTER)

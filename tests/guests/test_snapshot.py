@@ -351,6 +351,9 @@ def test_made_on_purpose(t):
     saved.refused("vcpu", "features",
                   state=changed(saved.state, ("vcpu", 0), lambda part: feature(part, 0x7, "<I", 0xffffffff)))
     saved.refused("MSRs", state=changed(saved.state, ("vcpu", 0), lambda part: after_cpuid(part, 0xffffffff)))
+    for msr, words in ((0x480, "which no snapshot has"), (0x600, "which no snapshot has"), (0x7ff, "KVM has no")):
+        saved.refused("part vcpu 0", f"MSR {msr:#x}", words,
+                      state=changed(saved.state, ("vcpu", 0), lambda part: first_msr(part, msr)))
     saved.refused("no machine", state=changed(saved.state, ("config", 0), put(0, "<I", 0)))
     saved.refused("no machine", state=changed(saved.state, ("config", 0), put(0, "<I", 33)))
     saved.refused("memory", state=changed(saved.state, ("config", 0), put(4, "<I", 64)))
@@ -383,9 +386,15 @@ def feature(part, leaf, kind, value):
     raise Failure("no such leaf")
 
 
-def after_cpuid(part, value):
+def after_cpuid(part, value, skip=0):
     count = struct.unpack_from("<I", part, FIXED + 4)[0]
-    struct.pack_into("<I", part, FIXED + 8 + 40 * count, value)
+    struct.pack_into("<I", part, FIXED + 8 + 40 * count + skip, value)
+
+
+def first_msr(part, index):
+    """With a value."""
+    after_cpuid(part, index, 4)
+    after_cpuid(part, 1, 12)
 
 
 def test_wrong_files(t):

@@ -167,18 +167,26 @@ static const struct field vsock_override_fields[] = {
         {"uds_path", FIELD_STRING, true, AT(load.uds_path), .max = MAX_UDS},
 };
 
+/* Ours, as a state file from a monitor that its guest took over could ask for more than the VM had. */
+static const struct field expect_fields[] = {
+        {"vcpu_count", FIELD_U32, true, AT(load.expect_vcpus), .min = 1, .max = VM_MAX_VCPUS},
+        {"mem_size_mib", FIELD_U32, true, AT(load.expect_mib), .min = VM_MIN_MEMORY_MIB, .max = UINT32_MAX},
+};
+
 static const struct field snapshot_load_fields[] = {
         {"snapshot_path", FIELD_STRING, true, AT(load.snapshot_path), .max = PATH_MAX_},
         {"mem_file_path", FIELD_STRING, AT(load.mem_file_path), .max = PATH_MAX_},
         {"mem_backend", FIELD_OBJECT, .at = UNSTORED, BODY(mem_backend_fields)},
         {"enable_diff_snapshots", FIELD_BOOL, AT(load.track_dirty_pages)},
-        {"track_dirty_pages", FIELD_BOOL, AT(load.track_dirty_pages)}, {"resume_vm", FIELD_BOOL, AT(load.resume)},
+        {"track_dirty_pages", FIELD_BOOL, AT(load.track_dirty_pages)},
+        {"resume_vm", FIELD_BOOL, AT(load.resume)},
         {"network_overrides", FIELD_ARRAY, .at = UNSTORED, .reason = NO_NETWORK},
         {"vsock_override", FIELD_OBJECT, .at = UNSTORED, BODY(vsock_override_fields)},
         {"clock_realtime", FIELD_NEVER, .at = UNSTORED,
                 .reason = "the guest's clock goes on where it was, and who runs in it sets the time; leave it out or "
                           "false"},
         {"prefetch_path", FIELD_STRING, AT(load.prefetch_path), .max = PATH_MAX_}, /* ours */
+        {"expect", FIELD_OBJECT, .at = UNSTORED, BODY(expect_fields)},
 };
 
 static const struct route {

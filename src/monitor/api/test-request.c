@@ -140,6 +140,13 @@ static void test_snapshot_load(void **state)
     good("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"prefetch_path\": \"p\"}",
             API_SNAPSHOT_LOAD);
     assert_string_equal(request.load.prefetch_path, "p");
+    assert_true(request.load.expect_vcpus == 0 && request.load.expect_mib == 0);
+    good("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"expect\": {\"vcpu_count\": 2, \"mem_size_mib\": "
+            "64}}",
+            API_SNAPSHOT_LOAD);
+    assert_int_equal(request.load.expect_vcpus, 2);
+    assert_int_equal(request.load.expect_mib, 64);
 
     refused("PUT", path, "{\"snapshot_path\": \"a\"}",
             "missing field: either `mem_backend` or `mem_file_path` is required");
@@ -168,6 +175,16 @@ static void test_snapshot_load(void **state)
             "{\"snapshot_path\": \"a\", \"mem_backend\": {\"backend_type\": \"Uffd\", \"backend_path\": \"m\"}, "
             "\"prefetch_path\": \"p\"}",
             "for mem_backend File");
+    refused("PUT", path, "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"expect\": {\"vcpu_count\": 2}}",
+            "missing field `mem_size_mib`");
+    refused("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"expect\": {\"vcpu_count\": 0, \"mem_size_mib\": "
+            "64}}",
+            "invalid value for `vcpu_count`: 0");
+    refused("PUT", path,
+            "{\"snapshot_path\": \"a\", \"mem_file_path\": \"b\", \"expect\": {\"vcpu_count\": 1, \"mem_size_mib\": 1, "
+            "\"smt\": true}}",
+            "unknown field `smt`");
 }
 
 static void test_machine(void **state)

@@ -195,6 +195,8 @@ int snapshot_configure(const struct snapshot *snapshot, const struct snapshot_lo
         r = snapshot_check_host(&made_on, &here, snapshot->path, error);
     if (r == 0)
         r = snapshot_get_config(snapshot, &new, error);
+    if (r == 0)
+        r = snapshot_check_expected(&new.machine, request, snapshot->path, error);
     if (r < 0)
         return r;
     memcpy(new.id, config->id, sizeof(new.id));

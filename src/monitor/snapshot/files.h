@@ -20,7 +20,8 @@ int snapshot_read(const char *path, struct snapshot *ret, void **ret_bytes, stru
 /*
  * What is to be built from it: its configuration, as the request changes it,
  * with what is the loader's own from `config` (id, serial port's output).
- * Refused on another processor.
+ * Refused on another processor, and when it is not the machine that the
+ * request expects.
  */
 int snapshot_configure(const struct snapshot *snapshot, const struct snapshot_load_config *request,
         const struct vm_config *config, struct vm_config *ret, struct vm_error *error);

@@ -12,7 +12,7 @@
 #define MSR_TSC          0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
 #define TSC_FAR          (1ull << 60) /* centuries from any clock that runs */
-#define TSC_TOLERANCE    250u /* parts per million, as KVM's own */
+#define TSC_TOLERANCE    250u         /* parts per million, as KVM's own */
 #define XSAVE_BYTES      sizeof(struct kvm_xsave)
 
 /*
@@ -97,36 +97,6 @@ int snapshot_restore_vm(const struct snapshot *snapshot, const struct kvm *kvm, 
 
 /* ---- lists of a vCPU ---- */
 
-/* What a guest of ours can't have used, as its CPUID has none of it, and what some KVMs list and then refuse. */
-static bool is_left_out(uint32_t msr)
-{
-    static const struct {
-        uint32_t first, last;
-    } ranges[] = {
-            {0xc1, 0xc8},             /* performance counters */
-            {0x186, 0x18d},           /* their events */
-            {0x309, 0x30d},           /* fixed counters */
-            {0x345, 0x345},           /* their capabilities */
-            {0x38d, 0x390},           /* their control */
-            {0x3f1, 0x3f2},           /* PEBS */
-            {0x480, 0x493},           /* VMX */
-            {0x4c1, 0x4c8},           /* counters, full width */
-            {0x560, 0x587},           /* processor trace */
-            {0x600, 0x600},           /* debug store */
-            {0x40000000, 0x400001ff}, /* Hyper-V */
-            {0xc0010000, 0xc0010007}, /* AMD's counters */
-            {0xc0010114, 0xc0010117}, /* SVM */
-            {0xc0010200, 0xc001020b}, /* AMD's counters */
-            {0xc0000300, 0xc0000303}, /* their control */
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
-        if (msr >= ranges[i].first && msr <= ranges[i].last)
-            return true;
-    }
-    return false;
-}
-
 /* The deadline comes last: it is taken only when APIC and TSC are there. */
 int snapshot_list_msrs(const struct kvm *kvm, struct snapshot_msrs *ret, struct vm_error *error)
 {
@@ -142,7 +112,7 @@ int snapshot_list_msrs(const struct kvm *kvm, struct snapshot_msrs *ret, struct 
     for (uint32_t i = 0; i < MIN(list->nmsrs, SNAPSHOT_MAX_MSRS - 1); i++) {
         if (list->indices[i] == MSR_TSC_DEADLINE)
             deadline = true;
-        else if (!is_left_out(list->indices[i]))
+        else if (!snapshot_leaves_out_msr(list->indices[i]))
             ret->index[ret->count++] = list->indices[i];
     }
     if (deadline)
@@ -195,21 +165,18 @@ static bool has_value(int fd, const struct kvm_msr_entry *entry)
 }
 
 /* What is refused but has its value already, or none, is a constant of this KVM or a feature that was not used. */
-static int restore_msrs(struct rd *rd, int fd, struct vm_error *error)
+static int set_msrs(int fd, const struct kvm_msr_entry *entries, uint32_t count, struct vm_error *error)
 {
-    uint32_t count = rd_le32(rd), done = 0;
-    const uint8_t *bytes = count <= SNAPSHOT_MAX_MSRS ? rd_bytes(rd, count * sizeof(struct kvm_msr_entry)) : NULL;
-    _cleanup_(freep) struct kvm_msrs *msrs = bytes ? new_msrs(count) : NULL;
+    _cleanup_(freep) struct kvm_msrs *msrs = new_msrs(count);
+    uint32_t done = 0;
 
-    if (!bytes)
-        return vm_fail(error, -EBADMSG, "%u MSRs", count);
     if (!msrs)
         return vm_fail(error, -ENOMEM, "out of memory");
     while (done < count) {
         int n;
 
         msrs->nmsrs = count - done;
-        memcpy(msrs->entries, bytes + done * sizeof(msrs->entries[0]), msrs->nmsrs * sizeof(msrs->entries[0]));
+        memcpy(msrs->entries, entries + done, msrs->nmsrs * sizeof(*entries));
         n = ioctl(fd, KVM_SET_MSRS, msrs);
         if (n < 0)
             return failed(error, "MSRs");
@@ -219,6 +186,26 @@ static int restore_msrs(struct rd *rd, int fd, struct vm_error *error)
         done += (uint32_t)n + 1;
     }
     return 0;
+}
+
+/* KVM lets a monitor set more than its guest could: only what saving would have saved. */
+static int restore_msrs(struct rd *rd, const struct kvm *kvm, int fd, struct vm_error *error)
+{
+    uint32_t count = rd_le32(rd);
+    const uint8_t *bytes = count <= SNAPSHOT_MAX_MSRS ? rd_bytes(rd, count * sizeof(struct kvm_msr_entry)) : NULL;
+    _cleanup_(freep) struct kvm_msr_entry *entries = bytes ? calloc(count + 1, sizeof(*entries)) : NULL;
+    struct snapshot_msrs known;
+    int r;
+
+    if (!bytes)
+        return vm_fail(error, -EBADMSG, "%u MSRs", count);
+    if (!entries)
+        return vm_fail(error, -ENOMEM, "out of memory");
+    memcpy(entries, bytes, count * sizeof(*entries));
+    r = snapshot_list_msrs(kvm, &known, error);
+    if (r == 0)
+        r = snapshot_check_msrs(entries, &count, &known, error);
+    return r == 0 ? set_msrs(fd, entries, count, error) : r;
 }
 
 static struct kvm_cpuid2 *new_cpuid(uint32_t count)
@@ -387,7 +374,7 @@ static int restore(struct rd *rd, const struct kvm *kvm, int fd, bool first, con
     if (r == 0 && first)
         r = move_tsc_away(fd, error);
     if (r == 0)
-        r = restore_msrs(rd, fd, error);
+        r = restore_msrs(rd, kvm, fd, error);
     if (r == 0)
         r = restore_xsave(rd, kvm, fd, error);
     return r == 0 ? restore_pending(&parts, fd, error) : r;

@@ -12,15 +12,11 @@
 #pragma once
 
 #include "monitor/kvm.h"
-#include "monitor/snapshot/format.h"
+#include "monitor/snapshot/machine.h"
 
-#define SNAPSHOT_MAX_MSRS  1024u
 #define SNAPSHOT_MAX_XSAVE ((size_t)64 << 10)
 
-/* The registers that a snapshot has, in this KVM: indices, in an order in which they can be set. */
-struct snapshot_msrs {
-    uint32_t count, index[SNAPSHOT_MAX_MSRS];
-};
+/* The registers that a snapshot has, in this KVM. */
 int snapshot_list_msrs(const struct kvm *kvm, struct snapshot_msrs *ret, struct vm_error *error);
 
 int snapshot_save_vm(const struct kvm *kvm, struct buf *buf, struct vm_error *error);

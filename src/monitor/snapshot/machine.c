@@ -142,7 +142,82 @@ int snapshot_check_cpuid(const struct kvm_cpuid2 *guest, const struct kvm_cpuid2
     return 0;
 }
 
+/* ---- MSRs ---- */
+
+/* What a guest of ours can't have used, as its CPUID has none of it, and what some KVMs list and then refuse. */
+bool snapshot_leaves_out_msr(uint32_t msr)
+{
+    static const struct {
+        uint32_t first, last;
+    } ranges[] = {
+            {0xc1, 0xc8},             /* performance counters */
+            {0x186, 0x18d},           /* their events */
+            {0x309, 0x30d},           /* fixed counters */
+            {0x345, 0x345},           /* their capabilities */
+            {0x38d, 0x390},           /* their control */
+            {0x3f1, 0x3f2},           /* PEBS */
+            {0x480, 0x493},           /* VMX */
+            {0x4c1, 0x4c8},           /* counters, full width */
+            {0x560, 0x587},           /* processor trace */
+            {0x600, 0x600},           /* debug store */
+            {0x40000000, 0x400001ff}, /* Hyper-V */
+            {0xc0010000, 0xc0010007}, /* AMD's counters */
+            {0xc0010114, 0xc0010117}, /* SVM */
+            {0xc0010200, 0xc001020b}, /* AMD's counters */
+            {0xc0000300, 0xc0000303}, /* their control */
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
+        if (msr >= ranges[i].first && msr <= ranges[i].last)
+            return true;
+    }
+    return false;
+}
+
+static bool is_known(const struct snapshot_msrs *known, uint32_t msr)
+{
+    for (uint32_t i = 0; i < known->count; i++) {
+        if (known->index[i] == msr)
+            return true;
+    }
+    return false;
+}
+
+int snapshot_check_msrs(
+        struct kvm_msr_entry *entries, uint32_t *count, const struct snapshot_msrs *known, struct vm_error *error)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < *count; i++) {
+        uint32_t msr = entries[i].index;
+
+        if (snapshot_leaves_out_msr(msr))
+            return vm_fail(error, -EBADMSG, "MSR %#x, which no snapshot has", msr);
+        if (is_known(known, msr))
+            entries[kept++] = entries[i];
+        else if (entries[i].data != 0)
+            return vm_fail(error, -ENOTSUP, "this host's KVM has no MSR %#x (%#llx); load it where it was made", msr,
+                    (unsigned long long)entries[i].data);
+    }
+    *count = kept;
+    return 0;
+}
+
 /* ---- config ---- */
+
+int snapshot_check_expected(const struct machine_config *machine, const struct snapshot_load_config *request,
+        const char *path, struct vm_error *error)
+{
+    if (request->expect_vcpus != 0 && machine->vcpu_count != request->expect_vcpus)
+        return vm_fail(error, -EINVAL,
+                "snapshot %.200s: has %u vCPUs, and `expect` says %u; load the one that is meant", path,
+                machine->vcpu_count, request->expect_vcpus);
+    if (request->expect_mib != 0 && machine->mem_size_mib != request->expect_mib)
+        return vm_fail(error, -EINVAL,
+                "snapshot %.200s: has %u MiB of memory, and `expect` says %u; load the one that is meant", path,
+                machine->mem_size_mib, request->expect_mib);
+    return 0;
+}
 
 int snapshot_check_config(const struct vm_config *config, struct vm_error *error)
 {

@@ -32,6 +32,21 @@ int snapshot_check_host(const struct snapshot_host *made_on, const struct snapsh
 /* -ENOTSUP: the guest saw a feature that a guest would not see here. */
 int snapshot_check_cpuid(const struct kvm_cpuid2 *guest, const struct kvm_cpuid2 *here, struct vm_error *error);
 
+/* MSRs: indices, in an order in which they can be set. */
+#define SNAPSHOT_MAX_MSRS 1024u
+struct snapshot_msrs {
+    uint32_t count, index[SNAPSHOT_MAX_MSRS];
+};
+/* Those that no snapshot has, although KVM lists them. */
+bool snapshot_leaves_out_msr(uint32_t msr);
+/* -EBADMSG: one that is left out; -ENOTSUP: one with a value that is not `known` here. Without a value, such a one is
+ * removed from the entries. */
+int snapshot_check_msrs(
+        struct kvm_msr_entry *entries, uint32_t *count, const struct snapshot_msrs *known, struct vm_error *error);
+
+/* -EINVAL: not the machine that the request expects. */
+int snapshot_check_expected(const struct machine_config *machine, const struct snapshot_load_config *request,
+        const char *path, struct vm_error *error);
 /* -ENOTSUP: a VM that can't be saved. */
 int snapshot_check_config(const struct vm_config *config, struct vm_error *error);
 void snapshot_put_config(struct buf *buf, const struct vm_config *config);

@@ -212,6 +212,49 @@ static void test_cpuid(void **state)
     free(here);
 }
 
+/* As KVM would set any for a monitor, only what saving has, and what is here. */
+static void test_msrs(void **state)
+{
+    static const struct snapshot_msrs known = {.count = 3, .index = {0x10, 0x174, 0x6e0}};
+    struct kvm_msr_entry good[] = {
+            {.index = 0x10, .data = 5}, {.index = 0x999}, {.index = 0x174}, {.index = 0x6e0, .data = 7}};
+    static const uint32_t left_out[] = {0xc1, 0x186, 0x38f, 0x480, 0x493, 0x560, 0x600, 0x40000000, 0xc0010117};
+    struct kvm_msr_entry one = {.index = 0x999, .data = 0x123};
+    uint32_t count = ARRAY_SIZE(good);
+
+    assert_int_equal(snapshot_check_msrs(good, &count, &known, &error), 0);
+    assert_int_equal(count, 3); /* without the one that is not here and was not used */
+    assert_true(good[0].index == 0x10 && good[0].data == 5 && good[1].index == 0x174 && good[2].index == 0x6e0);
+    assert_int_equal(good[2].data, 7);
+    count = 1;
+    assert_int_equal(snapshot_check_msrs(&one, &count, &known, &error), -ENOTSUP);
+    assert_string_equal(error.text, "this host's KVM has no MSR 0x999 (0x123); load it where it was made");
+    for (size_t i = 0; i < ARRAY_SIZE(left_out); i++) {
+        const struct snapshot_msrs lists = {.count = 1, .index = {left_out[i]}};
+
+        one = (struct kvm_msr_entry){.index = left_out[i]};
+        assert_int_equal(snapshot_check_msrs(&one, &count, &lists, &error), -EBADMSG);
+        assert_non_null(strstr(error.text, "which no snapshot has"));
+    }
+}
+
+static void test_expected(void **state)
+{
+    const struct machine_config machine = {.vcpu_count = 2, .mem_size_mib = 64};
+    struct snapshot_load_config request = {0};
+
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), 0);
+    request.expect_vcpus = 2;
+    request.expect_mib = 64;
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), 0);
+    request.expect_mib = 65;
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), -EINVAL);
+    assert_non_null(strstr(error.text, "snapshot state: has 64 MiB of memory, and `expect` says 65"));
+    request.expect_vcpus = 1;
+    assert_int_equal(snapshot_check_expected(&machine, &request, "state", &error), -EINVAL);
+    assert_non_null(strstr(error.text, "snapshot state: has 2 vCPUs, and `expect` says 1"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +264,8 @@ int main(void)
             cmocka_unit_test(test_huge_pages),
             cmocka_unit_test(test_host),
             cmocka_unit_test(test_cpuid),
+            cmocka_unit_test(test_msrs),
+            cmocka_unit_test(test_expected),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,14 +108,24 @@ static void add_call(struct fcapi_call *calls, int *count, const char *path, jso
 static void plan_load(const struct fcapi *kind, const struct backend_start *start, struct fcapi_call *calls, int *n)
 {
     const struct backend_snapshot *from = start->snapshot;
+    const struct record *record = start->record;
     json_t *body = json_pack("{s:s, s:{s:s, s:s}, s:b, s:{s:s}}", "snapshot_path", from->state_path, "mem_backend",
             "backend_type", "File", "backend_path", from->memory_path, "resume_vm", 1, "vsock_override", "uds_path",
             start->uds_path);
 
-    if (body && kind->ours && from->touched_path &&
-            json_object_set_new(body, "prefetch_path", json_string(from->touched_path)) < 0) {
-        json_decref(body);
-        body = NULL;
+    if (body && kind->ours) {
+        /* Limits were checked for what the record says, and a state file may come from a monitor that was taken over.
+         */
+        int r = json_object_set_new(body, "expect",
+                json_pack("{s:I, s:I}", "vcpu_count", (json_int_t)record->vcpu_count, "mem_size_mib",
+                        (json_int_t)record->memory_mib));
+
+        if (r == 0 && from->touched_path)
+            r = json_object_set_new(body, "prefetch_path", json_string(from->touched_path));
+        if (r < 0) {
+            json_decref(body);
+            body = NULL;
+        }
     }
     add_call(calls, n, "/snapshot/load", body);
 }

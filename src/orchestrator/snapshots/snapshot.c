@@ -403,6 +403,14 @@ int snapshot_copy_record(struct record *ret, const struct record *vm, struct ic_
     return 0;
 }
 
+void snapshot_carry_note(const struct snapshot *from, char *origin, size_t size)
+{
+    size_t used = strnlen(origin, size);
+
+    if (strstr(from->vm.origin, SNAPSHOT_NOT_RESEEDED) && !strstr(origin, SNAPSHOT_NOT_RESEEDED))
+        (void)snprintf(origin + used, size - used, " %s", SNAPSHOT_NOT_RESEEDED);
+}
+
 static int take_parts(struct snapshot *s, const char *dir, struct ic_error *error)
 {
     const struct record *vm = &s->vm;

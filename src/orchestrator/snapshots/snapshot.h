@@ -56,6 +56,11 @@ int snapshot_take_into(const char *dir, const struct record *vm, struct snapshot
 /* What of a VM's record another one begins with: all but what belongs to one run. */
 int snapshot_copy_record(struct record *ret, const struct record *vm, struct ic_error *error);
 
+/* At the end of a VM's origin: its random numbers are its siblings' (IRONCLAW_TEST_NO_RESEED, spawn.h). */
+#define SNAPSHOT_NOT_RESEEDED "for tests: not reseeded"
+/* Whoever begins with such a VM's snapshot has that in its origin as well. */
+void snapshot_carry_note(const struct snapshot *from, char *origin, size_t size);
+
 /* manifest.json: pure. `where` is for messages. */
 int snapshot_parse(const char *json, size_t len, const char *where, struct snapshot *ret, struct ic_error *error);
 char *snapshot_format(const struct snapshot *snapshot); /* NULL: out of memory, or not UTF-8 */

@@ -74,6 +74,37 @@ static void takes_and_opens(void **state)
     snapshot_deinit(&s);
 }
 
+/* By way of the manifest, over as many generations as there are. */
+static void carries_that_it_was_not_reseeded(void **state)
+{
+    static const char noted[] = "template 0123 " SNAPSHOT_NOT_RESEEDED;
+    char origin[sizeof(((struct record *)0)->origin)] = "snapshot noted";
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct record vm = saved_vm("vm-1");
+        struct snapshot s;
+        const char *name = i == 0 ? "noted" : "again";
+
+        (void)snprintf(vm.origin, sizeof(vm.origin), "%s", i == 0 ? noted : origin);
+        assert_int_equal(snapshot_take(STORE_SNAPSHOTS, name, name, &vm, &error), 0);
+        assert_int_equal(snapshot_open(STORE_SNAPSHOTS, name, NULL, &s, &error), 0);
+        (void)snprintf(origin, sizeof(origin), "snapshot %s", name);
+        for (unsigned j = 0; j < 2; j++) { /* once is enough */
+            snapshot_carry_note(&s, origin, sizeof(origin));
+            assert_int_equal(strlen(origin), strlen("snapshot noted for tests: not reseeded"));
+        }
+        assert_non_null(strstr(origin, " for tests: not reseeded"));
+        s.vm.origin[0] = '\0';
+        (void)snprintf(origin, sizeof(origin), "snapshot %s", name);
+        snapshot_carry_note(&s, origin, sizeof(origin));
+        assert_null(strstr(origin, "tests"));
+        (void)snprintf(origin, sizeof(origin), "snapshot %s " SNAPSHOT_NOT_RESEEDED, name);
+        snapshot_deinit(&s);
+        record_deinit(&vm);
+        assert_int_equal(ic_snapshot_remove(name, &error), 0);
+    }
+}
+
 /* Where the holes are is no part of the content; one byte elsewhere is. */
 static void digests_content(void **state)
 {
@@ -334,6 +365,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(takes_and_opens),
+            cmocka_unit_test(carries_that_it_was_not_reseeded),
             cmocka_unit_test(digests_content),
             cmocka_unit_test(takes_only_bounded_files),
             cmocka_unit_test(refuses_what_changed),
