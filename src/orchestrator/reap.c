@@ -11,6 +11,7 @@
  *   a socket directory whose record is gone      a remover died             remove
  *   one without a link, empty or sockets only    maker or remover died      remove
  *   a process whose record is gone               the record was deleted     kill
+ *   a store's build directory, its lock free     a saver died               remove
  *   ready, a saver's directory with a free lock  a saver died               let it go on, remove (snapshots/saving.h)
  *
  * A healthy VM costs one small file and two reads in /proc; only when one of
@@ -29,6 +30,7 @@
 #include "base/fd.h"
 #include "orchestrator/audit-log.h"
 #include "orchestrator/confine.h"
+#include "orchestrator/images/store.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/pool/pool.h"
 #include "orchestrator/snapshots/saving.h"
@@ -352,6 +354,8 @@ int table_reap(struct ic_error *error)
     table_free_ids(ids, count);
     confine_end_orphans();
     pool_reap();
+    store_sweep(STORE_TEMPLATES);
+    store_sweep(STORE_SNAPSHOTS);
     r = reap_run_dirs(&first);
     if (r < 0 && result == 0) {
         result = r;

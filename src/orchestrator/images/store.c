@@ -196,6 +196,18 @@ static void collect(enum store_kind store, const char *path)
     }
 }
 
+void store_sweep(enum store_kind store)
+{
+    _cleanup_(strlist_deinit) struct strlist left = {0};
+    _cleanup_(freep) char *path = NULL;
+    _cleanup_(fd_closep) int lock_fd = -1;
+
+    if (store_find(store, TMP_PREFIX, &left, NULL) < 0 || left.count == 0 || lock(store, &path, &lock_fd, NULL) < 0)
+        return;
+    for (size_t i = 0; i < left.count; i++)
+        remove_unused(path, left.items[i]);
+}
+
 int workdir_make(enum store_kind store, struct workdir *ret, struct ic_error *error)
 {
     _cleanup_(freep) char *path = NULL;

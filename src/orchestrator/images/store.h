@@ -42,6 +42,9 @@ void workdir_drop(struct workdir *workdir);
 /* Makes it the object `object` (in place of one that is there) and points `name` at it; drops what no name needs. */
 int workdir_commit(struct workdir *workdir, const char *object, const char *name, struct ic_error *error);
 
+/* Removes what killed builds left. Only looks into the store's directory when there is nothing. */
+void store_sweep(enum store_kind store);
+
 /* Waits for other builds. *ret_fd is closed to release it. */
 int store_lock_build(enum store_kind store, const struct progress *progress, int *ret_fd, struct ic_error *error);
 
