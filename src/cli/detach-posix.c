@@ -17,7 +17,8 @@
 static void run_again(char *const *argv, int ready_fd)
 {
     size_t count = 0;
-    char number[16], **args;
+    char number[16], self[4096], **args;
+    ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
     int null = open("/dev/null", O_RDWR);
 
     while (argv[count])
@@ -31,6 +32,10 @@ static void run_again(char *const *argv, int ready_fd)
     args[count + 1] = (char *)"--foreground";
     args[count + 2] = (char *)"--ready-fd";
     args[count + 3] = number;
+    if (len > 0) { /* by its name, which ps then shows */
+        self[len] = '\0';
+        (void)execv(self, args);
+    }
     (void)execv("/proc/self/exe", args);
     cli_error("/proc/self/exe: %s", strerror(errno));
     _exit(CLI_FAILED);
