@@ -46,5 +46,7 @@ int spawn_wait_ready(struct spawn *s, struct wire_reader *reader, uint64_t deadl
 int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error);
 /* The error for a monitor that ended before its guest was ready. */
 int spawn_fail_ended(const struct spawn *s, struct ic_error *error);
+/* True when its max_lifetime_ms is over, which is then the error. */
+bool spawn_fail_lifetime(const struct spawn *s, struct ic_error *error);
 /* Its logs have a limit from the guest's first word on. */
 void spawn_limit_logs(struct spawn *s, bool guest_runs);

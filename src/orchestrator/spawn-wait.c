@@ -56,9 +56,10 @@ static int fail_violation(const struct spawn *s, const char *what, struct ic_err
 }
 
 /* One of the VM's processes has ended. True when the others do, too, and the limit of its time is why. */
-static bool fail_lifetime(const struct spawn *s, struct ic_error *error)
+bool spawn_fail_lifetime(const struct spawn *s, struct ic_error *error)
 {
-    if (!session_lifetime_over(&s->record))
+    /* One of two processes may have said so and ended, and the other not yet have noticed. */
+    if (s->record.max_lifetime_ms == 0 || (!tail_lifetime_over(s->entry.dir) && !session_lifetime_over(&s->record)))
         return false;
     (void)ic_fail(error, IC_ERR_TIMEOUT, "VM '%s': its max_lifetime_ms %u was over before it was ready; give it more",
             s->record.vm_id, s->record.max_lifetime_ms);
@@ -72,7 +73,7 @@ int spawn_fail_ended(const struct spawn *s, struct ic_error *error)
     char how[64], what[128], said[384];
     bool failed;
 
-    if (fail_lifetime(s, error))
+    if (spawn_fail_lifetime(s, error))
         return -IC_ERR_TIMEOUT;
     process_describe_end(s->start.monitor.pidfd, how, sizeof(how), &failed);
     (void)snprintf(what, sizeof(what), "its monitor process ended during the boot%s%s", failed && how[0] ? " " : "",
@@ -92,7 +93,7 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
     bool both = fd_wait(s->start.monitor.pidfd, POLLIN, deadline_after_ms(DYING_GRACE_MS)) == 0;
     char what[256];
 
-    if (fail_lifetime(s, error))
+    if (spawn_fail_lifetime(s, error))
         return -IC_ERR_TIMEOUT;
     if (audit_violation(what, sizeof(what), s->entry.dir, &s->record))
         return fail_violation(s, what, error);

@@ -232,7 +232,9 @@ static int start(struct spawn *s, struct ic_error *error)
     spawn_phase(s, PHASE_LOAD);
     record->monitor = s->start.monitor.id;
     record->vsock = s->start.vsock.id;
-    if (r < 0 && s->start.monitor.pidfd >= 0 && fd_wait(s->start.monitor.pidfd, POLLIN, 0) == 0)
+    if (r < 0 && s->start.monitor.pidfd >= 0 && spawn_fail_lifetime(s, error))
+        r = -IC_ERR_TIMEOUT;
+    else if (r < 0 && s->start.monitor.pidfd >= 0 && fd_wait(s->start.monitor.pidfd, POLLIN, 0) == 0)
         r = spawn_fail_ended(s, error);
     if (r == 0)
         r = table_write(&s->entry, record, error);
