@@ -120,6 +120,8 @@ static void opens_nothing_outside_the_store(void **state)
     assert_non_null(strstr(record.jail[JAIL_USER], "for its owner only"));
     free(record.kernel_path);
     assert_true(asprintf(&record.kernel_path, "%s/data/../secret", (const char *)*state) > 0);
+    free(record.cgroup); /* ended */
+    record.cgroup = NULL;
     assert_int_equal(init(&confine, &entry, &record), 0);
     assert_int_equal(stat_of(secret).st_mode & 07777, 0600);
     assert_int_equal(unlink(secret), 0);

@@ -48,6 +48,14 @@ static const uint8_t says_and_resets[] = {
         0xfc,
 };
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#define SANITIZED __has_feature(address_sanitizer)
+#else
+#define SANITIZED 0
+#endif
+
 struct world {
     char dir[64];
     struct record record;
@@ -200,6 +208,8 @@ static void sees_the_guest_end(void **state)
     struct world w;
     bool failed = true;
 
+    if (SANITIZED)
+        skip(); /* without /proc, in the jail, it can't look for leaks, says so last, and ends with an error */
     world_init(&w, says_and_resets, sizeof(says_and_resets));
     /* The guest may be gone before the answer to InstanceStart came. */
     (void)backend_ironclaw.start(&backend_ironclaw, &w.start, &error);
@@ -237,6 +247,8 @@ static void sees_a_monitor_end(void **state)
     struct world w;
     int fd;
 
+    if (SANITIZED)
+        skip(); /* without /proc, in the jail, it can't look for leaks, says so last, and ends with an error */
     world_init(&w, says_and_waits, sizeof(says_and_waits));
     _cleanup_(freep) char *in_the_way = in(&w, BACKEND_API);
     fd = open(in_the_way, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);

@@ -247,11 +247,12 @@ void vq_unpop(struct virtqueue *vq)
 void vq_push(struct virtqueue *vq, uint16_t head, uint32_t written)
 {
     uint16_t slot = vq->next_used & (vq->config.size - 1);
-    uint8_t *to = vq->used + USED_RING + (size_t)USED_ELEM_SIZE * slot;
     uint32_t elem[2] = {head, written};
+    uint8_t *to;
 
     if (!usable(vq))
         return;
+    to = vq->used + USED_RING + (size_t)USED_ELEM_SIZE * slot;
     memcpy(to, elem, sizeof(elem));
     gmem_wrote(vq->mem, to, sizeof(elem));
     vq->next_used++;

@@ -25,6 +25,7 @@ static int find_mapping(const char *maps, ino_t inode, uint64_t bytes, uint64_t 
         char mode[5];
 
         line += *line == '\n';
+        /* Numbers from the kernel, which fit. NOLINTNEXTLINE(cert-err34-c) */
         if (sscanf(line, "%llx-%llx %4s %llx %*x:%*x %llu", &start, &end, mode, &offset, &number) == 5 &&
                 number == inode && offset == 0 && end - start == bytes && mode[3] == 'p') {
             *ret_start = start;
