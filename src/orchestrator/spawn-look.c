@@ -153,7 +153,7 @@ static int look_at_origin(struct spawn *s, struct ic_error *error)
 {
     const struct snapshot *from = s->plan.from;
     struct record *record = &s->record;
-    struct backend_probe probe;
+    struct backend_probe probe = {0};
     int r = snapshot_copy_record(record, &from->vm, error);
 
     if (r == 0)

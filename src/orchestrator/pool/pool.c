@@ -97,7 +97,7 @@ static int ask(const char *name, enum pool_op op, bool tied, uint64_t deadline, 
 
 int pool_take(const char *name, bool tied, struct spawn_member *ret)
 {
-    struct pool_answer answer;
+    struct pool_answer answer = {0};
     size_t nfds = 0;
     int fds[2], r = ask(name, POOL_TAKE, tied, deadline_after_ms(TAKE_TIMEOUT_MS), &answer, fds, &nfds);
 
@@ -175,7 +175,7 @@ static void add_info(const char *name, void *userdata)
 {
     struct list *list = userdata;
     struct ic_pool_info *grown, info = {.size = sizeof(info)};
-    struct pool_answer answer;
+    struct pool_answer answer = {0};
     size_t nfds;
     int fds[2], r = ask(name, POOL_INFO, false, deadline_after_ms(ASK_TIMEOUT_MS), &answer, fds, &nfds);
 
@@ -240,7 +240,7 @@ static int wait_for_end(const char *name, struct ic_error *error)
 
 int ic_pool_stop(const char *name, struct ic_error *error)
 {
-    struct pool_answer answer;
+    struct pool_answer answer = {0};
     size_t nfds = 0;
     int fds[2], r = -ENOENT;
 
