@@ -397,12 +397,20 @@ int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *re
     int r;
 
     spawn_init(&s);
+    if (config->max_lifetime_ms > 0)
+        return ic_fail(error, IC_ERR_UNSUPPORTED,
+                "pool: max_lifetime_ms %u: begins with the start of a VM, which would use it up while it waits; leave "
+                "it "
+                "out",
+                config->max_lifetime_ms);
     r = spawn_look(&s, config, error);
     if (r < 0)
         return r;
     if (!s.plan.from)
         return ic_fail(error, IC_ERR_UNSUPPORTED, "pool: such VMs have no template to start from: %s",
-                s.cause[0] ? s.cause : template_none(s.backend, &s.record, true));
+                config->cold_start ? "cold_start is set"
+                : s.cause[0]       ? s.cause
+                                   : template_none(s.backend, &s.record, true));
     r = config_copy(&cold, config, error);
     if (r < 0)
         return r;
@@ -539,6 +547,7 @@ int spawn_vm(const struct ic_vm_config *config, const struct spawn_plan *plan, i
     if (r == 0 && s.claimed) { /* the one that waited had something wrong with it: it goes, and we do it ourselves */
         struct spawn_plan again = plan ? *plan : (struct spawn_plan){0};
 
+        s.record.keep = false;
         tear_down(&s, &cause);
         if (cause.code == IC_ERR_CANCELLED) {
             if (error)
