@@ -27,48 +27,31 @@
 
 struct start_args {
     bool foreground, quiet;
-    struct cli_number size, memory, max_connections, ready_fd;
-    const char *cpus, *image, *backend, *jail, *guest_seccomp, *config;
+    struct cli_number size, ready_fd;
+    struct cli_machine machine;
 };
 
 #define FIELD(f) offsetof(struct start_args, f)
 
 static const struct cli_option start_options[] = {
         {'n', "size", "N", "how many VMs wait, 1 to 64 (4)", CLI_COUNT, FIELD(size), 0},
-        {'m', "memory", "SIZE", "the guest's memory: 256 (MiB), 512m, 1g", CLI_MEMORY, FIELD(memory), 0},
-        {0, "cpus", "N", "virtual CPUs, 1 to 32", CLI_STRING, FIELD(cpus), 0},
+        {'m', "memory", "SIZE", "the guest's memory: 256 (MiB), 512m, 1g", CLI_MEMORY, FIELD(machine.memory), 0},
+        {0, "cpus", "N", "virtual CPUs, 1 to 32", CLI_STRING, FIELD(machine.cpus), 0},
         {0, "max-connections", "N", "connections at a time (a command has one), 4 to 1023", CLI_COUNT,
-                FIELD(max_connections), 0},
-        {0, "image", "NAME", "the image to boot (base)", CLI_STRING, FIELD(image), CLI_COMPLETE_IMAGE},
-        {0, "backend", "auto|ironclaw|firecracker|qemu", "what runs the VM", CLI_CHOICE, FIELD(backend), 0},
+                FIELD(machine.max_connections), 0},
+        {0, "image", "NAME", "the image to boot (base)", CLI_STRING, FIELD(machine.image), CLI_COMPLETE_IMAGE},
+        {0, "backend", "auto|ironclaw|firecracker|qemu", "what runs the VM", CLI_CHOICE, FIELD(machine.backend), 0},
         {0, "jail", "auto|strict|off", "confine its processes as far as this host can, fully, or not", CLI_CHOICE,
-                FIELD(jail), 0},
+                FIELD(machine.jail), 0},
         {0, "guest-seccomp", "minimal|basic|permissive", "what commands may ask of the guest's kernel (basic)",
-                CLI_CHOICE, FIELD(guest_seccomp), 0},
-        {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(config), CLI_COMPLETE_FILE},
+                CLI_CHOICE, FIELD(machine.guest_seccomp), 0},
+        {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(machine.config),
+                CLI_COMPLETE_FILE},
         {0, "foreground", NULL, "stay, until a signal comes", CLI_FLAG, FIELD(foreground), 0},
         {0, "ready-fd", "N", "say on descriptor N when all VMs wait", CLI_COUNT, FIELD(ready_fd), 0},
         {'q', "quiet", NULL, "no progress", CLI_FLAG, FIELD(quiet), 0},
         {0},
 };
-
-static int configure(struct ic_vm_config *config, const struct start_args *a)
-{
-    struct ic_error error = {0};
-    int r = cli_config_load(config);
-
-    if (r == CLI_OK && a->config && ic_vm_config_load_file(config, a->config, &error) < 0)
-        return cli_usage("%s", error.message);
-    if (r != CLI_OK || (r = cli_config_set(config, "image", a->image)) ||
-            (r = cli_config_set(config, "backend", a->backend)) ||
-            (r = cli_config_set(config, "vcpu_count", a->cpus)) || (r = cli_config_set(config, "jail", a->jail)) ||
-            (r = cli_config_set(config, "guest_seccomp", a->guest_seccomp)) ||
-            (r = cli_config_set_number(config, "max_connections", &a->max_connections)) ||
-            (r = cli_config_set_number(config, "memory_mib", &a->memory)))
-        return r;
-    r = ic_vm_config_validate(config, &error);
-    return r < 0 ? cli_config_fail(r, &error) : CLI_OK;
-}
 
 static void say_ready(void *userdata, const char *name)
 {
@@ -93,7 +76,7 @@ static int keep(const struct start_args *a)
     int status, r;
 
     ic_vm_config_init(&config);
-    status = configure(&config, a);
+    status = cli_config_machine(&config, &a->machine);
     if (status == CLI_OK) {
         signals_init();
         progress_init(&progress, a->quiet || !tty_is(2));

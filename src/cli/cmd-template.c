@@ -20,41 +20,24 @@ static const struct snapshots_kind templates = {
 
 struct build_args {
     bool force, quiet;
-    struct cli_number memory;
-    const char *cpus, *image, *backend, *guest_seccomp, *config;
+    struct cli_machine machine;
 };
 
 #define FIELD(f) offsetof(struct build_args, f)
 
 static const struct cli_option build_options[] = {
-        {'m', "memory", "SIZE", "the guest's memory: 256 (MiB), 512m, 1g", CLI_MEMORY, FIELD(memory), 0},
-        {0, "cpus", "N", "virtual CPUs, 1 to 32", CLI_STRING, FIELD(cpus), 0},
-        {0, "image", "NAME", "the image to boot (base)", CLI_STRING, FIELD(image), CLI_COMPLETE_IMAGE},
-        {0, "backend", "auto|ironclaw|firecracker|qemu", "what runs the VM", CLI_CHOICE, FIELD(backend), 0},
+        {'m', "memory", "SIZE", "the guest's memory: 256 (MiB), 512m, 1g", CLI_MEMORY, FIELD(machine.memory), 0},
+        {0, "cpus", "N", "virtual CPUs, 1 to 32", CLI_STRING, FIELD(machine.cpus), 0},
+        {0, "image", "NAME", "the image to boot (base)", CLI_STRING, FIELD(machine.image), CLI_COMPLETE_IMAGE},
+        {0, "backend", "auto|ironclaw|firecracker|qemu", "what runs the VM", CLI_CHOICE, FIELD(machine.backend), 0},
         {0, "guest-seccomp", "minimal|basic|permissive", "what commands may ask of the guest's kernel (basic)",
-                CLI_CHOICE, FIELD(guest_seccomp), 0},
-        {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(config), CLI_COMPLETE_FILE},
+                CLI_CHOICE, FIELD(machine.guest_seccomp), 0},
+        {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(machine.config),
+                CLI_COMPLETE_FILE},
         {'f', "force", NULL, "make it again though it is there", CLI_FLAG, FIELD(force), 0},
         {'q', "quiet", NULL, "no progress", CLI_FLAG, FIELD(quiet), 0},
         {0},
 };
-
-static int configure(struct ic_vm_config *config, const struct build_args *a)
-{
-    struct ic_error error = {0};
-    int r = cli_config_load(config);
-
-    if (r == CLI_OK && a->config && ic_vm_config_load_file(config, a->config, &error) < 0)
-        return cli_usage("%s", error.message);
-    if (r != CLI_OK || (r = cli_config_set(config, "image", a->image)) ||
-            (r = cli_config_set(config, "backend", a->backend)) ||
-            (r = cli_config_set(config, "vcpu_count", a->cpus)) ||
-            (r = cli_config_set(config, "guest_seccomp", a->guest_seccomp)) ||
-            (r = cli_config_set_number(config, "memory_mib", &a->memory)))
-        return r;
-    r = ic_vm_config_validate(config, &error);
-    return r < 0 ? cli_config_fail(r, &error) : CLI_OK;
-}
 
 static int build_main(const struct cli_call *call)
 {
@@ -67,7 +50,7 @@ static int build_main(const struct cli_call *call)
     int status, r;
 
     ic_vm_config_init(&config);
-    status = configure(&config, a);
+    status = cli_config_machine(&config, &a->machine);
     if (status == CLI_OK) {
         signals_init();
         progress_init(&progress, a->quiet);

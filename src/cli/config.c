@@ -50,3 +50,21 @@ int cli_config_set_number(struct ic_vm_config *config, const char *key, const st
     (void)snprintf(value, sizeof(value), "%u", (unsigned)number->value);
     return cli_config_set(config, key, value);
 }
+
+int cli_config_machine(struct ic_vm_config *config, const struct cli_machine *m)
+{
+    struct ic_error error = {0};
+    int r = cli_config_load(config);
+
+    if (r == CLI_OK && m->config && ic_vm_config_load_file(config, m->config, &error) < 0)
+        return cli_usage("%s", error.message);
+    if (r != CLI_OK || (r = cli_config_set(config, "image", m->image)) ||
+            (r = cli_config_set(config, "backend", m->backend)) ||
+            (r = cli_config_set(config, "vcpu_count", m->cpus)) || (r = cli_config_set(config, "jail", m->jail)) ||
+            (r = cli_config_set(config, "guest_seccomp", m->guest_seccomp)) ||
+            (r = cli_config_set_number(config, "max_connections", &m->max_connections)) ||
+            (r = cli_config_set_number(config, "memory_mib", &m->memory)))
+        return r;
+    r = ic_vm_config_validate(config, &error);
+    return r < 0 ? cli_config_fail(r, &error) : CLI_OK;
+}

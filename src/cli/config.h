@@ -11,3 +11,10 @@ int cli_config_load(struct ic_vm_config *config);
 /* NULL, or a number that was not given, changes nothing. */
 int cli_config_set(struct ic_vm_config *config, const char *key, const char *value);
 int cli_config_set_number(struct ic_vm_config *config, const char *key, const struct cli_number *number);
+
+/* What a VM is that is prepared before somebody wants one: of config.json, then of the file `config`, then of these. */
+struct cli_machine {
+    struct cli_number memory, max_connections;
+    const char *cpus, *image, *backend, *jail, *guest_seccomp, *config;
+};
+int cli_config_machine(struct ic_vm_config *config, const struct cli_machine *machine);

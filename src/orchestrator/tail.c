@@ -70,7 +70,8 @@ const char *tail_monitor(char *dst, size_t size, const char *dir)
     return dst;
 }
 
-bool tail_has(const char *dir, const char *log, const char *text)
+/* The last TAIL_BYTES of the log have the text. */
+static bool tail_has(const char *dir, const char *log, const char *text)
 {
     char buf[TAIL_BYTES + 1];
 

@@ -14,9 +14,6 @@ const char *tail_line(char *dst, size_t size, const char *dir, const char *log);
 /* Last line of monitor.log that the VM's processes wrote; our own lines about its state are skipped. As tail_line. */
 const char *tail_monitor(char *dst, size_t size, const char *dir);
 
-/* The last TAIL_BYTES of the log have the text. */
-bool tail_has(const char *dir, const char *log, const char *text);
-
 /* The VM's processes said that they end because the VM's time is over. */
 bool tail_lifetime_over(const char *dir);
 

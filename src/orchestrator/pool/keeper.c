@@ -120,7 +120,9 @@ static void *make_vms(void *arg)
         pthread_mutex_unlock(&k->lock);
         r = spawn_member_new(&k->config, &k->from, &member, &error);
         pthread_mutex_lock(&k->lock);
-        if (r == 0) {
+        if (r == 0 && k->ready_count == POOL_MAX) { /* one that was not taken after all has come back meanwhile */
+            spawn_member_drop(&member);
+        } else if (r == 0) {
             k->ready[k->ready_count++] = member;
             k->trouble[0] = '\0';
             retry_ms = RETRY_FIRST_MS;
