@@ -110,17 +110,17 @@ def image_dir(t, image="base"):
 
 
 def boot(t, table, rounds):
-    t.ic("run", "--keep", "--name", "model", "--", "true", rc=0)
+    t.ic("run", "--cold", "--keep", "--name", "model", "--", "true", rc=0)
     argv = qemu_argv(t)
     t.ic("rm", "-f", "model", rc=0)
     image = image_dir(t)
     bare = bare_argv(argv, image, bare_initramfs(image, t.build, t.work / "bare-initramfs"))
     values = compare(rounds, {
-        "run": lambda: timed(lambda: t.ic("run", "--", "true", rc=0)),
+        "run": lambda: timed(lambda: t.ic("run", "--cold", "--", "true", rc=0)),
         "bare": lambda: bare_boot(bare),
     })
     run, bare_s = (statistics.median(values[k]) for k in ("run", "bare"))
-    table.add("cold `ironclaw run -- true` / bare boot to PID 1", f"medians of {rounds}: {run:.3f} s, {bare_s:.3f} s; "
+    table.add("`ironclaw run --cold -- true` / bare boot to PID 1", f"medians of {rounds}: {run:.3f} s, {bare_s:.3f} s; "
               "same QEMU, kernel, command line; bare: same initramfs with a PID 1 that prints a line, serial port only",
               run / bare_s, "times", 1.25, values=values)
 
@@ -211,10 +211,10 @@ def kernels(t, table, rounds):
         print("kernels: skipped, no image with the fast kernel; "
               "run: ironclaw kernel build && ironclaw image build --kernel fast base-fast")
         return
-    values = compare(rounds, {k: (lambda n=n: timed(lambda: t.ic("run", "--image", n, "--", "true", rc=0)))
+    values = compare(rounds, {k: (lambda n=n: timed(lambda: t.ic("run", "--cold", "--image", n, "--", "true", rc=0)))
                               for k, n in kinds.items()})
     fast, debian = (statistics.median(values[k]) for k in ("fast", "debian"))
-    table.add("run with the fast kernel / with Debian's", f"medians of {rounds}: {fast:.3f} s, {debian:.3f} s",
+    table.add("`run --cold` with the fast kernel / with Debian's", f"medians of {rounds}: {fast:.3f} s, {debian:.3f} s",
               fast / debian, "times", 0.6, values=values)
 
 
@@ -237,7 +237,7 @@ def jail(t, table, rounds):
     image = "base:fast" if (t.home / "data/images/names/base:fast").exists() else "base"
 
     def run(*options, **env):
-        return timed(lambda: t.ic("run", "--image", image, *options, "--", "true", rc=0, env=env or None))
+        return timed(lambda: t.ic("run", "--cold", "--image", image, *options, "--", "true", rc=0, env=env or None))
 
     values = compare(rounds, {"with": lambda: run("--jail", "auto"),
                               "without": lambda: run("--jail", "off", IRONCLAW_LIBEXEC=str(libexec))})
@@ -245,7 +245,7 @@ def jail(t, table, rounds):
     added = (inside - outside) * 1e3
     # Whichever of the two is more generous: 3 ms, or a tenth.
     table.add("start with jail and filters / without", f"medians of {rounds}: {inside * 1e3:.1f} ms, {outside * 1e3:.1f} ms "
-              f"({added:+.1f} ms), `ironclaw run -- true`, {image}; without: --jail off, --no-seccomp",
+              f"({added:+.1f} ms), `ironclaw run --cold -- true`, {image}; without: --jail off, --no-seccomp",
               inside / outside, "times", max(1.1, (outside + 0.003) / outside), values=values)
 
 
