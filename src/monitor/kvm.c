@@ -127,6 +127,30 @@ void kvm_deinit(struct kvm *kvm)
     *kvm = (struct kvm){.fd = -1, .vm_fd = -1};
 }
 
+static void *make_early(void *arg)
+{
+    struct kvm_early *early = arg;
+
+    early->r = kvm_init(&early->kvm, &early->error);
+    return NULL;
+}
+
+void kvm_begin(struct kvm_early *early)
+{
+    early->begun = pthread_create(&early->thread, NULL, make_early, early) == 0;
+}
+
+int kvm_finish(struct kvm_early *early, struct kvm *ret, struct vm_error *error)
+{
+    if (!early->begun)
+        return kvm_init(ret, error);
+    (void)pthread_join(early->thread, NULL);
+    early->begun = false;
+    *ret = early->kvm;
+    *error = early->error;
+    return early->r;
+}
+
 int kvm_add_memory(struct kvm *kvm, const struct memory *memory, bool track_dirty, struct vm_error *error)
 {
     for (size_t i = 0; i < memory->gmem.count; i++) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <linux/kvm.h>
+#include <pthread.h>
 
 #include "monitor/memory.h"
 
@@ -24,6 +25,25 @@ bool kvm_has_hardware(void);
 /* Opens KVM and makes the VM with its IOAPIC, PICs, local APICs and PIT. */
 int kvm_init(struct kvm *kvm, struct vm_error *error);
 void kvm_deinit(struct kvm *kvm);
+
+/*
+ * The same on a thread of its own, begun before anybody asks for a VM. Up to
+ * Linux 6.12 KVM_CREATE_VM makes a kernel thread, moves it into the caller's
+ * control groups and thereby waits for a grace period of RCU: some 10 to 20 ms
+ * in which nothing is done (cgroup2's mount option favordynmods takes them
+ * away, too). The thread ends with that, and has seen no input of anybody's.
+ */
+struct kvm_early {
+    pthread_t thread;
+    bool begun; /* and not finished */
+    int r;
+    struct kvm kvm;
+    struct vm_error error;
+};
+void kvm_begin(struct kvm_early *early);
+/* What it came to, once: from then on, or when there was no thread to be had, this is kvm_init(). */
+int kvm_finish(struct kvm_early *early, struct kvm *ret, struct vm_error *error);
+
 int kvm_add_memory(struct kvm *kvm, const struct memory *memory, bool track_dirty, struct vm_error *error);
 /*
  * Every page that was written since the last call (or since the memory was

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "monitor/kvm.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -117,11 +118,53 @@ static void untracked(void **state)
     end(&guest);
 }
 
+/* How many files this process has open, the one that is read for it among them. */
+static unsigned open_files(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    unsigned count = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir))
+        count++;
+    (void)closedir(dir);
+    return count;
+}
+
+static void begun_early(void **state)
+{
+    struct kvm_early early = {0};
+    struct vm_error error = {{0}};
+    struct kvm first, second;
+    unsigned before;
+
+    if (access("/dev/kvm", R_OK | W_OK) < 0)
+        skip(); /* no KVM */
+    before = open_files();
+    kvm_begin(&early);
+    assert_true(early.begun);
+    assert_int_equal(kvm_finish(&early, &first, &error), 0);
+    assert_false(early.begun);
+    /* The next one is another. */
+    assert_int_equal(kvm_finish(&early, &second, &error), 0);
+    assert_int_not_equal(first.vm_fd, second.vm_fd);
+    for (size_t i = 0; i < 2; i++) {
+        int vcpu = ioctl((i == 0 ? &first : &second)->vm_fd, KVM_CREATE_VCPU, 0);
+
+        assert_true(vcpu >= 0);
+        fd_close(vcpu);
+    }
+    kvm_deinit(&first);
+    kvm_deinit(&second);
+    assert_int_equal(open_files(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(takes_what_both_wrote),
             cmocka_unit_test(untracked),
+            cmocka_unit_test(begun_early),
     };
 
     return cmocka_run_group_tests_name("kvm", tests, NULL, NULL);

@@ -264,9 +264,19 @@ static int load_kernel(struct vm *vm, const struct vm_config *config, struct boo
     return boot_load(ret, &boot, error);
 }
 
+/* What a thread of its own fills while KVM, which waits more than it works, makes the rest. */
+struct prefetching {
+    struct vm *vm;
+    const struct vm_source *from;
+    pthread_t thread;
+    bool begun;
+};
+
 /* Only advice: without it all goes well, and slower. */
-static void prefetch(struct vm *vm, const struct vm_source *from)
+static void *prefetch(void *arg)
 {
+    struct vm *vm = ((struct prefetching *)arg)->vm;
+    const struct vm_source *from = ((struct prefetching *)arg)->from;
     _cleanup_(fd_closep) int fd = open(from->prefetch_path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     struct vm_error error;
     uint64_t pages = 0;
@@ -280,6 +290,20 @@ static void prefetch(struct vm *vm, const struct vm_source *from)
         log_msg(LOG_WARN, "%s; memory comes as it is touched", error.text);
     else
         log_msg(LOG_DEBUG, "working set %s: %llu pages", from->prefetch_path, (unsigned long long)pages);
+    return NULL;
+}
+
+/* Ends before any guest runs: it has no filter. */
+static void prefetch_begin(struct prefetching *p)
+{
+    if (p->from && p->from->prefetch_path && p->from->backend == MEMORY_BACKEND_FILE)
+        p->begun = pthread_create(&p->thread, NULL, prefetch, p) == 0;
+}
+
+static void prefetch_end(struct prefetching *p)
+{
+    if (p->begun)
+        (void)pthread_join(p->thread, NULL);
 }
 
 static int load_memory(struct vm *vm, const struct vm_options *options, struct vm_error *error)
@@ -287,7 +311,6 @@ static int load_memory(struct vm *vm, const struct vm_options *options, struct v
     const struct machine_config *machine = &options->config->machine;
     const struct vm_source *from = options->from;
     _cleanup_(fd_closep) int fd = -1;
-    int r;
 
     if (from->backend == MEMORY_BACKEND_UFFD)
         return memory_load_uffd(&vm->memory, machine, from->memory_path, error);
@@ -295,10 +318,7 @@ static int load_memory(struct vm *vm, const struct vm_options *options, struct v
     if (fd < 0)
         return vm_fail(error, -errno, "memory file %s: %s; name the one that was made with this snapshot",
                 from->memory_path, strerror(errno));
-    r = memory_load_file(&vm->memory, machine, fd, from->memory_path, from->state->id, error);
-    if (r == 0 && from->prefetch_path)
-        prefetch(vm, from);
-    return r;
+    return memory_load_file(&vm->memory, machine, fd, from->memory_path, from->state->id, error);
 }
 
 static int build(struct vm *vm, const struct vm_options *options, struct vm_error *error)
@@ -318,10 +338,13 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
             .on_end = report_end,
             .userdata = vm,
     };
+    struct prefetching prefetching = {.vm = vm, .from = from};
     int r = from ? load_memory(vm, options, error) : memory_init(&vm->memory, &config->machine, error);
 
     if (r == 0)
-        r = kvm_init(&vm->kvm, error);
+        prefetch_begin(&prefetching);
+    if (r == 0)
+        r = kvm_finish(options->early, &vm->kvm, error);
     if (r == 0)
         r = kvm_add_memory(&vm->kvm, &vm->memory, config->machine.track_dirty_pages, error);
     if (r == 0)
@@ -336,7 +359,10 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
         r = new_generation(vm, error);
     if (r == 0)
         r = vcpus_init(&vm->vcpus, &vcpus, error);
-    return r == 0 && from ? vm_restore(vm, from->state, error) : r;
+    if (r == 0 && from)
+        r = vm_restore(vm, from->state, error);
+    prefetch_end(&prefetching);
+    return r;
 }
 
 static int start_drives(struct vm *vm, struct vm_error *error)

@@ -20,6 +20,7 @@
 #include "monitor/vm-config.h"
 
 struct vm;
+struct kvm_early;
 
 enum vm_end_cause {
     VM_END_RESET,    /* the guest asked for it: i8042 reset, Ctrl-Alt-Del; exit status 0 */
@@ -47,6 +48,7 @@ struct vm_options {
     const struct vm_config *config; /* borrowed for vm_new() only */
     const struct vm_source *from;   /* borrowed likewise; its state's configuration is `config`. NULL: it boots */
     struct loop *loop;              /* the VMM thread's; outlives the VM */
+    struct kvm_early *early;        /* KVM's part of it, perhaps begun already */
     void (*on_end)(void *userdata, const struct vm_end *end);
     void *userdata;
     uint32_t vsock_max_connections;  /* 0: as many as it can */

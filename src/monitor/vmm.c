@@ -38,6 +38,7 @@ struct vmm {
     struct loop_fd signals;
     struct controller controller;
     struct api_server *server;
+    struct kvm_early early;
     struct vm *vm;
     int status; /* the exit status, once the loop ended */
     uint64_t start_us, start_cpu_us, ready_us, ready_cpu_us;
@@ -217,6 +218,7 @@ static int make_vm(
             .config = config,
             .from = from,
             .loop = &vmm->loop,
+            .early = &vmm->early,
             .on_end = on_end,
             .userdata = vmm,
             .boot_timer = vmm->options->boot_timer,
@@ -521,6 +523,8 @@ static int set_up(struct vmm *vmm)
 
     if (r == 0)
         r = watch_signals(vmm);
+    if (r == 0)
+        kvm_begin(&vmm->early);
     vmm->lifetime.expired = on_lifetime_over;
     if (r == 0 && vmm->options->max_lifetime_ms > 0)
         loop_arm(&vmm->loop, &vmm->lifetime, deadline_after_ms(vmm->options->max_lifetime_ms));
@@ -565,6 +569,9 @@ static void run(struct vmm *vmm)
 /* The API goes first: who still waits for an answer gets one. */
 static void clean_up(struct vmm *vmm)
 {
+    struct kvm unused;
+    struct vm_error error;
+
     close_mailbox(vmm);
     if (vmm->server)
         (void)unlink(vmm->options->api_sock);
@@ -575,6 +582,8 @@ static void clean_up(struct vmm *vmm)
         fd_close(vmm->metrics_fd);
     }
     vm_free(vmm->vm);
+    if (vmm->early.begun && kvm_finish(&vmm->early, &unused, &error) == 0)
+        kvm_deinit(&unused);
     controller_deinit(&vmm->controller);
     restore_terminal(vmm);
     loop_deinit(&vmm->loop);

@@ -2,6 +2,7 @@
 """The test host's kernel, built once from Debian's linux-source and kept in the user's cache.
 
 The key of the cache is everything that its bytes depend on: the source's version, kernel.config, compiler and linker.
+IRONCLAW_BENCH_SOURCE names another source, as Debian packs it: linux-source-6.12.tar.xz of its backports, say.
 """
 
 import contextlib
@@ -17,7 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "linux-source-6.1"
-TAR = Path(f"/usr/src/{PACKAGE}.tar.xz")
+GIVEN = os.environ.get("IRONCLAW_BENCH_SOURCE")
+TAR = Path(GIVEN or f"/usr/src/{PACKAGE}.tar.xz")
 FRAGMENT = HERE / "kernel.config"
 STEPS = 1600  # lines of make's output for this fragment; only the progress depends on it
 BYTES_MIN = 2 << 30
@@ -47,15 +49,23 @@ def output(*argv):
     return subprocess.run(argv, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
 
 
+def source_version():
+    """What the folder of this kernel is named for, before its first hyphen; and what tells one source from another."""
+    if not GIVEN:
+        return output("dpkg-query", "-W", "-f", "${Version}", PACKAGE)
+    with open(GIVEN, "rb") as tar:
+        return f"{TAR.name.removesuffix('.tar.xz').rpartition('-')[2]}-{hashlib.file_digest(tar, 'sha256').hexdigest()}"
+
+
 def cached():
     """Where this kernel is, or will be."""
     try:
-        version = output("dpkg-query", "-W", "-f", "${Version}", PACKAGE)
+        version = source_version()
         tools = [output(tool, "--version").splitlines()[0] for tool in ("gcc", "ld")]
     except (OSError, subprocess.CalledProcessError):
         version = ""
     if not version or not TAR.exists():
-        raise Error(f"{PACKAGE} or a compiler is not installed; run scripts/setup test")
+        raise Error(f"{GIVEN or PACKAGE} or a compiler is not there; run scripts/setup test")
     key = hashlib.sha256("\0".join([version, *tools, FRAGMENT.read_text()]).encode()).hexdigest()[:16]
     return cache_dir() / f"{version.partition('-')[0]}-{key}" / "vmlinux"
 
