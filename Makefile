@@ -103,7 +103,8 @@ bench-devices: image ## its vsock and block device beside QEMU's, on a real KVM
 bench-clone: image ## starts cold, from a template and from a pool: our monitor on a real KVM, then QEMU here
 	@scripts/setup test
 	@$(RUN) bench/clone.py --build $(BUILD) --prepare $(ARGS)
-	@$(RUN) tests/bench-host/run --build $(BUILD) --timeout 7200 -- bench/clone.py --build $(BUILD) --backend ironclaw $(ARGS)
+	@$(RUN) tests/bench-host/run --build $(BUILD) $(if $(COUNT),--count) --timeout 7200 -- bench/clone.py --build $(BUILD) \
+		--backend ironclaw $(ARGS)
 	@$(RUN) bench/clone.py --build $(BUILD) --backend qemu $(ARGS)
 
 bench: image ## ratios, medians of one interleaved run

@@ -2,6 +2,7 @@
 """Snapshots of bare-metal guests: saved, their monitor killed, loaded into a new one, where they go on; and files that
 are not what they should be."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -258,8 +259,17 @@ class Saved:
         self.parent.kill()
         self.state, self.memory = ((t.work / name).read_bytes() for name in ("state", "memory"))
         self.vm = new(t, "halt_for_ever")
-        time.sleep(0.2)
-        self.fds = self.vm.descriptors()  # without a connection to its API
+        until(lambda: self._descriptors()[0] == 2, 5, "the VM in KVM that the first load takes")
+        self.fds = self._descriptors()[1]  # without a connection to its API
+
+    def _descriptors(self):
+        """How many the monitor has: of KVM, which are /dev/kvm and a VM without anything in it; and of all else."""
+        targets = []
+        for link in Path(f"/proc/{self.vm.child.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed in between
+                targets.append(os.readlink(link))
+        kvm = sum("kvm" in target for target in targets)
+        return kvm, len(targets) - kvm
 
     def refused(self, *words, state=None, **more):
         """With a message that has the words; nothing of it stays."""
@@ -267,7 +277,8 @@ class Saved:
         answer = self.vm.request("PUT", "/snapshot/load", body(self.t, self.vm, **more), 400)["fault_message"]
         for word in words:
             assert word in answer, (word, answer)
-        until(lambda: self.vm.descriptors() == self.fds, 5, f"as many descriptors as before: {answer}", step=0.01)
+        until(lambda: self._descriptors()[1] == self.fds, 5, f"as many descriptors as before: {answer}", step=0.01)
+        assert self._descriptors()[0] in (0, 2), answer  # what was made of it is gone; what the monitor began may not have been used
         assert not self.vm.uds.exists(), answer
         assert self.vm.request("GET", "/", status=200)["state"] == "Not started", answer
 
