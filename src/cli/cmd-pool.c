@@ -22,11 +22,12 @@
 #define DEFAULT_SIZE 4
 #define SIZE_LIMIT   64
 #define FD_LIMIT     1024
+#define VERB_WORDS   2
 
 /* ---- start ------------------------------------------------------------------------------------------------------- */
 
 struct start_args {
-    bool foreground, quiet;
+    bool foreground, quiet, no_warm_up;
     struct cli_number size, ready_fd;
     struct cli_machine machine;
 };
@@ -47,6 +48,7 @@ static const struct cli_option start_options[] = {
                 CLI_CHOICE, FIELD(machine.guest_seccomp), 0},
         {0, "config", "FILE", "read the VM's configuration (JSON)", CLI_STRING, FIELD(machine.config),
                 CLI_COMPLETE_FILE},
+        {0, "no-warm-up", NULL, "they run nothing before they wait, not even 'true'", CLI_FLAG, FIELD(no_warm_up), 0},
         {0, "foreground", NULL, "stay, until a signal comes", CLI_FLAG, FIELD(foreground), 0},
         {0, "ready-fd", "N", "say on descriptor N when all VMs wait", CLI_COUNT, FIELD(ready_fd), 0},
         {'q', "quiet", NULL, "no progress", CLI_FLAG, FIELD(quiet), 0},
@@ -64,10 +66,12 @@ static void say_ready(void *userdata, const char *name)
     (void)fflush(stdout);
 }
 
-static int keep(const struct start_args *a)
+static int keep(const struct start_args *a, char *const *command)
 {
+    static const char *const nothing[] = {NULL};
     const struct ic_pool_options options = {.size = sizeof(options),
             .count = a->size.given ? a->size.value : DEFAULT_SIZE,
+            .warm_up = a->no_warm_up ? nothing : (const char *const *)command,
             .ready = say_ready,
             .userdata = (void *)a};
     struct ic_error error = {0};
@@ -100,9 +104,11 @@ static int start_main(const struct cli_call *call)
         return cli_usage("--size %u: must be 1 to %d", a->size.value, SIZE_LIMIT);
     if (a->ready_fd.given && (!a->foreground || a->ready_fd.value > FD_LIMIT))
         return cli_usage("--ready-fd: a number of a descriptor, and only with --foreground");
+    if (a->no_warm_up && call->operand_count > 0)
+        return cli_usage("--no-warm-up and a command: one or the other");
     if (a->foreground)
-        return keep(a);
-    status = detach_again(call->argv, name, sizeof(name));
+        return keep(a, call->operand_count > 0 ? call->operands : NULL);
+    status = detach_again(call->argv, VERB_WORDS, name, sizeof(name));
     if (status == CLI_OK)
         (void)printf("%s\n", name);
     return status;
@@ -110,12 +116,18 @@ static int start_main(const struct cli_call *call)
 
 const struct cli_command cmd_pool_start = {
         .name = "pool start",
-        .operands = "",
+        .operands = "[[--] COMMAND [ARG...]]",
         .summary = "Keep VMs waiting for 'run', which then takes one at once",
         .details = "Commands that start a VM of this configuration without a name take one that waits, if there\n"
-                   "is one; others are made in their place. The pool is a process of yours until 'pool stop'.",
+                   "is one; others are made in their place. The pool is a process of yours until 'pool stop'.\n"
+                   "\n"
+                   "Each VM runs COMMAND (true) before it waits, so that what the next one needs is in its memory:\n"
+                   "'pool start -- python3 -c \"import json\"'. It must end well; what it leaves running goes on when\n"
+                   "the VM is taken. Each VM has randomness and names of its own before, and gets others when taken.",
         .options = start_options,
         .args_size = sizeof(struct start_args),
+        .max_operands = SIZE_MAX,
+        .stops = true,
         .run = start_main,
 };
 

@@ -4,7 +4,7 @@
 
 #include "cli/cli.h"
 
-int detach_again(char *const *argv, char *ret_word, size_t size)
+int detach_again(char *const *argv, size_t verb, char *ret_word, size_t size)
 {
     struct ic_error error = {0};
 

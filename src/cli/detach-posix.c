@@ -14,7 +14,7 @@
 
 #define ARGS_MORE 4
 
-static void run_again(char *const *argv, int ready_fd)
+static void run_again(char *const *argv, size_t verb, int ready_fd)
 {
     size_t count = 0;
     char number[16], self[4096], **args;
@@ -28,10 +28,11 @@ static void run_again(char *const *argv, int ready_fd)
         _exit(CLI_FAILED);
     (void)snprintf(number, sizeof(number), "%d", ready_fd);
     args[0] = (char *)"ironclaw";
-    memcpy(args + 1, argv, count * sizeof(*args));
-    args[count + 1] = (char *)"--foreground";
-    args[count + 2] = (char *)"--ready-fd";
-    args[count + 3] = number;
+    memcpy(args + 1, argv, verb * sizeof(*args));
+    args[verb + 1] = (char *)"--foreground";
+    args[verb + 2] = (char *)"--ready-fd";
+    args[verb + 3] = number;
+    memcpy(args + verb + 4, argv + verb, (count - verb) * sizeof(*args));
     if (len > 0) { /* by its name, which ps then shows */
         self[len] = '\0';
         (void)execv(self, args);
@@ -41,7 +42,7 @@ static void run_again(char *const *argv, int ready_fd)
     _exit(CLI_FAILED);
 }
 
-int detach_again(char *const *argv, char *ret_word, size_t size)
+int detach_again(char *const *argv, size_t verb, char *ret_word, size_t size)
 {
     int fds[2], status = 0;
     size_t have = 0;
@@ -58,7 +59,7 @@ int detach_again(char *const *argv, char *ret_word, size_t size)
         return CLI_FAILED;
     }
     if (pid == 0)
-        run_again(argv, fds[1]);
+        run_again(argv, verb, fds[1]);
     (void)close(fds[1]);
     while (have + 1 < size) {
         ssize_t n = read(fds[0], ret_word + have, size - 1 - have);

@@ -5,11 +5,11 @@
 #include <stddef.h>
 
 /*
- * Starts this program again with `argv` (its own, from the verb on) and --foreground --ready-fd, in a session of its
- * own with no terminal, and waits until it says its word there: into ret_word, and CLI_OK. When it ends before, it has
- * said why on our stderr: its exit status.
+ * Starts this program again with `argv` (its own, from the verb on, which is `verb` words) and, behind the verb,
+ * --foreground --ready-fd, in a session of its own with no terminal, and waits until it says its word there: into
+ * ret_word, and CLI_OK. When it ends before, it has said why on our stderr: its exit status.
  */
-int detach_again(char *const *argv, char *ret_word, size_t size);
+int detach_again(char *const *argv, size_t verb, char *ret_word, size_t size);
 
 /* That word; from now on stderr leads nowhere. */
 void detach_say(int fd, const char *word);

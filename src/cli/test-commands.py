@@ -404,10 +404,16 @@ class Others(unittest.TestCase):
         self.assertEqual(run("pool", "start", "-n", "2", "--memory", "128"), (0, "00112233445566aa\n", ""))
         self.assertEqual(log(), ["set memory_mib=128", "pool run 2 memory_mib=128"])
         self.assertEqual(run("pool", "start", "--foreground")[:2], (0, "00112233445566aa\n"))
+        log()
+        # What follows the first operand is the command's, also options; and --foreground comes before it.
+        self.assertEqual(run("pool", "start", "-n", "3", "--", "sh", "-c", "x", "-n")[:2], (0, "00112233445566aa\n"))
+        self.assertEqual(log()[-5:], ["pool run 3 memory_mib=256 warm-up", "warm-up sh", "warm-up -c", "warm-up x", "warm-up -n"])
+        run("pool", "start", "--no-warm-up")
+        self.assertEqual(log()[-1], "pool run 4 memory_mib=256 warm-up=none")
         status, out, err = run("pool", "start", "-n", "13")
         self.assertEqual((status, out, err.count("\n")), (125, "", 1))
         self.assertIn("limits.max_vms 12", err)
-        for wrong in (["-n", "0"], ["-n", "65"], ["--ready-fd", "1"], ["--cpus", "99"]):
+        for wrong in (["-n", "0"], ["-n", "65"], ["--ready-fd", "1"], ["--cpus", "99"], ["--no-warm-up", "true"]):
             self.assertEqual(run("pool", "start", *wrong)[:2], (2, ""), wrong)
         self.assertEqual(json.loads(run("pool", "ls", "--json")[1])[0]["handed_over"], 7)
         self.assertIn("3 of 4", run("pool", "ls")[1])

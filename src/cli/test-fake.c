@@ -353,7 +353,10 @@ int ic_pool_run(const struct ic_vm_config *config, const struct ic_pool_options 
 {
     if (options->count == 13)
         return fail(error, IC_ERR_LIMIT, "limits.max_vms 12");
-    note("pool run %u memory_mib=%u", options->count, config->memory_mib);
+    note("pool run %u memory_mib=%u%s%s", options->count, config->memory_mib, options->warm_up ? " warm-up" : "",
+            options->warm_up && !options->warm_up[0] ? "=none" : "");
+    for (size_t i = 0; options->warm_up && options->warm_up[i]; i++)
+        note("warm-up %s", options->warm_up[i]);
     options->ready(options->userdata, "00112233445566aa");
     return 0;
 }

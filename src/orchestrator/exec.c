@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "orchestrator/audit-log.h"
+#include "orchestrator/exec.h"
 #include "orchestrator/session.h"
 #include "orchestrator/sink.h"
 #include "orchestrator/vm.h"
@@ -168,7 +169,7 @@ static int encode_request(
     return ret->error ? ic_fail_errno(error, ret->error, "command") : 0;
 }
 
-static int exec_new(ic_exec **ret, ic_vm *vm, const struct ic_exec_options *o, struct ic_error *error)
+static int exec_new(ic_exec **ret, const char *vm_id, const struct ic_exec_options *o, struct ic_error *error)
 {
     ic_exec *exec = calloc(1, sizeof(*exec));
     int fds[2] = {-1, -1}, r;
@@ -176,7 +177,7 @@ static int exec_new(ic_exec **ret, ic_vm *vm, const struct ic_exec_options *o, s
     if (!exec)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     exec->sock = exec->wake_r = exec->wake_w = -1;
-    r = table_read(&exec->record, vm->vm_id, error);
+    r = table_read(&exec->record, vm_id, error);
     if (r == 0 && pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
         r = ic_fail_errno(error, -errno, "pipe");
     if (r < 0) {
@@ -203,7 +204,8 @@ static uint64_t start_limit_ms(uint32_t timeout_ms)
     return timeout_ms == 0 ? STARTED_MS : MIN(limit, (uint64_t)STARTED_MS);
 }
 
-int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec **ret, struct ic_error *error)
+static int start(const char *vm_id, bool before_ready, const struct ic_exec_options *options, ic_exec **ret,
+        struct ic_error *error)
 {
     _cleanup_(buf_deinit) struct buf request = {0};
     ic_exec *exec = NULL;
@@ -211,9 +213,11 @@ int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec *
 
     if (!options || options->size != sizeof(*options))
         return ic_fail(error, IC_ERR_INVALID, "exec options: use ic_exec_options_init");
-    r = exec_new(&exec, vm, options, error);
+    r = exec_new(&exec, vm_id, options, error);
     if (r < 0)
         return r;
+    if (before_ready && exec->record.state == IC_VM_BOOTING)
+        exec->record.state = IC_VM_READY;
     r = encode_request(&request, exec, options, error);
     if (r == 0)
         r = session_open(&exec->record, WIRE_SESSION_EXEC, &request, deadline_after_ms(SESSION_CONNECT_TIMEOUT_MS),
@@ -227,6 +231,17 @@ int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec *
     exec->deadline = deadline_after_ms(start_limit_ms(exec->timeout_ms));
     *ret = exec;
     return 0;
+}
+
+int ic_vm_exec_start(ic_vm *vm, const struct ic_exec_options *options, ic_exec **ret, struct ic_error *error)
+{
+    return start(vm->vm_id, false, options, ret, error);
+}
+
+int exec_start_before_ready(
+        const char *vm_id, const struct ic_exec_options *options, ic_exec **ret, struct ic_error *error)
+{
+    return start(vm_id, true, options, ret, error);
 }
 
 /* ---- from signal handlers ---- */

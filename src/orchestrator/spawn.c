@@ -32,8 +32,10 @@
 #include "orchestrator/audit-log.h"
 #include "orchestrator/names.h"
 #include "orchestrator/config.h"
+#include "orchestrator/exec.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/pool/pool.h"
+#include "orchestrator/snapshots/freeze.h"
 #include "orchestrator/snapshots/template.h"
 
 #define SAVE_BESIDE_BYTES ((uint64_t)48 << 20) /* of what save() writes, beside guest memory */
@@ -425,8 +427,50 @@ int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *re
     return 0;
 }
 
-int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, struct spawn_member *ret,
-        struct ic_error *error)
+static int run_warm_up(
+        const struct spawn *s, const struct spawn_warm_up *warm_up, struct ic_exec_result *ret, struct ic_error *error)
+{
+    struct ic_exec_options options;
+    ic_exec *exec = NULL;
+    int r;
+
+    ic_exec_options_init(&options);
+    options.argv = warm_up->argv;
+    options.timeout_ms = s->record.boot_timeout_ms;
+    options.no_max_output = true; /* nobody reads it */
+    r = exec_start_before_ready(s->record.vm_id, &options, &exec, error);
+    if (r < 0)
+        return r;
+    warm_up->running(warm_up->userdata, exec);
+    r = ic_exec_wait(exec, ret, error);
+    warm_up->running(warm_up->userdata, NULL);
+    ic_exec_free(exec);
+    return r;
+}
+
+/* From frozen to frozen. */
+static int warm_up(
+        struct spawn *s, const struct spawn_warm_up *warm_up, struct wire_reader *reader, struct ic_error *error)
+{
+    struct ic_exec_result result = {.size = sizeof(result)};
+    int r = spawn_give_identity(s, reader, deadline_after_ms(s->record.boot_timeout_ms), error);
+
+    if (r == 0)
+        r = run_warm_up(s, warm_up, &result, error);
+    if (r == 0 && warm_up->must_succeed && result.status != 0)
+        r = ic_fail(error, IC_ERR_GUEST,
+                "warm-up: '%s' ended with status %d%s%s; try it with 'ironclaw run', or name another command",
+                warm_up->argv[0], result.status, result.message[0] ? ": " : "", result.message);
+    if (r == 0) {
+        s->record.state = IC_VM_READY; /* here only: for others it is not */
+        r = freeze_until_cloned(&s->record, error);
+        s->record.state = IC_VM_BOOTING;
+    }
+    return r;
+}
+
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from,
+        const struct spawn_warm_up *warm, struct spawn_member *ret, struct ic_error *error)
 {
     _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
     _cleanup_(spawn_deinit) struct spawn s;
@@ -447,6 +491,10 @@ int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *f
     if (r == 0)
         r = spawn_wait_ready(&s, &reader, deadline_after_ms(s.record.boot_timeout_ms), &cause);
     if (r == 0)
+        spawn_limit_logs(&s, true);
+    if (r == 0 && warm)
+        r = warm_up(&s, warm, &reader, &cause);
+    if (r == 0)
         r = s.backend->pause(s.backend, s.record.run_dir, &cause);
     if (r < 0) {
         if (s.claimed)
@@ -455,7 +503,6 @@ int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *f
             *error = cause;
         return r;
     }
-    spawn_limit_logs(&s, true);
     *ret = (struct spawn_member){.monitor = s.record.monitor,
             .vsock = s.record.vsock,
             .lock_fd = TAKE_FD(s.entry.lock_fd),

@@ -31,8 +31,16 @@ struct spawn_member {
  */
 int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *ret_config, struct snapshot *ret_from,
         struct record *ret_like, struct ic_error *error);
-int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, struct spawn_member *ret,
-        struct ic_error *error);
+/* What it runs before it waits, with an identity that nobody else has; the one who takes it gives it another. */
+struct spawn_warm_up {
+    const char *const *argv;
+    bool must_succeed;
+    void (*running)(void *userdata, ic_exec *exec); /* while it runs: the caller may cancel it; then NULL */
+    void *userdata;
+};
+/* warm NULL: nothing. */
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from,
+        const struct spawn_warm_up *warm, struct spawn_member *ret, struct ic_error *error);
 void spawn_member_close(struct spawn_member *member); /* the descriptors: it is somebody else's now, or the reaper's */
 void spawn_member_drop(struct spawn_member *member);  /* ends and removes it */
 

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import time
 
 from harness import FAILED, Processes, until
 
@@ -13,8 +14,8 @@ def pool(t):
     return pools[0] if pools else None
 
 
-def start(t, size=2):
-    name = t.ic("pool", "start", "-q", "-n", str(size), rc=0).text.strip()
+def start(t, size=2, *more):
+    name = t.ic("pool", "start", "-q", "-n", str(size), *more, rc=0).text.strip()
     t.cleanups.append(lambda: t.ic("pool", "stop", "-a"))
     info = pool(t)
     assert info["name"] == name and info["ready"] == info["wanted"] == size, info
@@ -83,4 +84,52 @@ def test_dead_vms_are_replaced(t):
     until(lambda: [v for v in t.json("ps", "-a", "--json") if v["vm_id"] != vm["vm_id"]] and pool(t)["ready"] == 1, 60,
           "another VM that waits")
     t.ic("run", "--", "true", rc=0)
+    assert pool(t)["handed_over"] == 1
+
+
+IDENTITY = ("cat /etc/machine-id /proc/sys/kernel/random/boot_id /run/ironclaw/generation; "
+            "head -c 16 /dev/urandom | od -An -tx1 | tr -d ' '")
+
+
+def test_warm_up(t):
+    """It runs before the VM waits, as somebody else than who takes it, and no two VMs as the same."""
+    leave = "(while :; do sleep 0.1; date +%s%N >/tmp/alive; done) &"
+    start(t, 2, "--", "sh", "-c", f"({IDENTITY}) >/tmp/before; date +%s >/tmp/when; {leave}")
+    seen = []
+    for i in range(2):
+        until(lambda: pool(t)["ready"] == 2, 120, "a full pool")
+        alive = "a=$(cat /tmp/alive); sleep 1; [ $a != $(cat /tmp/alive) ] && echo alive"
+        script = f"cat /tmp/before; echo --; {IDENTITY}; echo --; cat /tmp/when; date +%s; {alive}"
+        before, after, rest = t.ic("run", "--", "sh", "-c", script, rc=0).text.split("--\n")
+        then, now, alive = rest.split()
+        assert alive == "alive", rest  # what it left has gone on
+        assert 0 <= int(now) - int(then) < 600, rest
+        seen += [*before.split(), *after.split()]
+        assert pool(t)["handed_over"] == i + 1, pool(t)
+    assert len(seen) == 2 * 2 * 4 and len(set(seen)) == len(seen), seen
+
+
+def test_warm_up_that_fails(t):
+    name = t.start("pool", "start", "-q", "-n", "1", "--foreground", "--", "sh", "-c", "exit 3")
+    trouble = until(lambda: (pool(t) or {}).get("trouble"), 120, "a word of the trouble")
+    assert "'sh' ended with status 3" in trouble and "name another command" in trouble, trouble
+    t.ic("run", "--", "true", rc=0)  # starts its own
+    t.ic("pool", "stop", "-a", rc=0)
+    name.wait(30)
+    assert t.json("ps", "-a", "--json") == [], t.json("ps", "-a", "--json")
+
+
+def test_pool_ends_in_the_middle_of_a_warm_up(t):
+    child = t.start("pool", "start", "-q", "-n", "1", "--foreground", "--", "sleep", "1000")
+    until(lambda: t.json("ps", "-a", "--json"), 120, "a VM")
+    time.sleep(3)  # until the command runs, which nobody outside can see
+    t.ic("pool", "stop", "-a", rc=0, timeout=30)
+    child.wait(30)
+    assert t.json("ps", "-a", "--json") == []
+
+
+def test_no_warm_up(t):
+    """A VM whose pool had nothing run in it, and whose image may lack what the pool would run."""
+    start(t, 1, "--no-warm-up")
+    assert t.ic("run", "--", "echo", "x", rc=0).text == "x\n"
     assert pool(t)["handed_over"] == 1

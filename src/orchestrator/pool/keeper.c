@@ -52,6 +52,7 @@ struct keeper {
     struct ic_vm_config config;
     struct snapshot from;
     struct record like; /* what its VMs are, for messages */
+    struct spawn_warm_up warm_up; /* argv NULL: none */
     uint32_t wanted;
     char name[POOL_NAME_LEN + 1];
     char *path, *lock_path;
@@ -63,6 +64,7 @@ struct keeper {
     struct spawn_member ready[POOL_MAX];
     uint32_t ready_count;
     uint64_t quiet_until; /* ms */
+    ic_exec *warming; /* the command of a warm-up that runs */
     bool stop, told;
     bool reap; /* something has ended: the maker looks, as that may take a while */
     char trouble[256];
@@ -87,6 +89,17 @@ static void wait_some(struct keeper *k, uint32_t ms)
         until.tv_nsec -= 1000000000;
     }
     (void)pthread_cond_timedwait(&k->changed, &k->lock, &until);
+}
+
+static void warming(void *userdata, ic_exec *exec)
+{
+    struct keeper *k = userdata;
+
+    pthread_mutex_lock(&k->lock);
+    k->warming = exec;
+    if (exec && k->stop)
+        ic_exec_cancel(exec);
+    pthread_mutex_unlock(&k->lock);
 }
 
 static void *make_vms(void *arg)
@@ -118,7 +131,7 @@ static void *make_vms(void *arg)
             continue;
         }
         pthread_mutex_unlock(&k->lock);
-        r = spawn_member_new(&k->config, &k->from, &member, &error);
+        r = spawn_member_new(&k->config, &k->from, k->warm_up.argv ? &k->warm_up : NULL, &member, &error);
         pthread_mutex_lock(&k->lock);
         if (r == 0 && k->ready_count == POOL_MAX) { /* one that was not taken after all has come back meanwhile */
             spawn_member_drop(&member);
@@ -301,6 +314,8 @@ static void stop(struct keeper *k)
 {
     pthread_mutex_lock(&k->lock);
     k->stop = true;
+    if (k->warming)
+        ic_exec_cancel(k->warming);
     (void)pthread_cond_signal(&k->changed);
     pthread_mutex_unlock(&k->lock);
 }
@@ -432,7 +447,17 @@ static void keeper_deinit(struct keeper *k)
     free(k);
 }
 
-static int keeper_new(struct keeper **ret, const struct ic_vm_config *config, uint32_t count, struct ic_error *error)
+static struct spawn_warm_up warm_up_of(struct keeper *k, const char *const *wanted)
+{
+    static const char *const any[] = {"true", NULL};
+    const char *const *argv = wanted ? wanted : any;
+
+    return (struct spawn_warm_up){
+            .argv = argv[0] ? argv : NULL, .must_succeed = wanted != NULL, .running = warming, .userdata = k};
+}
+
+static int keeper_new(struct keeper **ret, const struct ic_vm_config *config, const struct ic_pool_options *options,
+        struct ic_error *error)
 {
     struct keeper *k = calloc(1, sizeof(*k));
     pthread_condattr_t attr;
@@ -441,7 +466,8 @@ static int keeper_new(struct keeper **ret, const struct ic_vm_config *config, ui
     if (!k)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     k->listen_fd = k->lock_fd = k->event_fd = k->from.lock_fd = -1;
-    k->wanted = count;
+    k->wanted = options->count;
+    k->warm_up = warm_up_of(k, options->warm_up);
     (void)pthread_mutex_init(&k->lock, NULL);
     (void)pthread_condattr_init(&attr);
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -469,9 +495,11 @@ int ic_pool_run(const struct ic_vm_config *config, const struct ic_pool_options 
     pthread_t maker;
     int r;
 
+    if (!options || options->size != sizeof(*options))
+        return ic_fail(error, IC_ERR_INVALID, "pool options: size must be that of the structure");
     if (options->count < 1 || options->count > POOL_MAX)
         return ic_fail(error, IC_ERR_INVALID, "pool: %u VMs; must be 1 to %u", options->count, POOL_MAX);
-    r = keeper_new(&k, config, options->count, error);
+    r = keeper_new(&k, config, options, error);
     if (r < 0)
         return r;
     /* Signals are for this thread: the other one must not take them, nor be cancelled by them in the middle. */

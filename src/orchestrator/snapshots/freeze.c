@@ -53,6 +53,13 @@ static int freeze(struct hold *hold, struct ic_error *error)
     return r < 0 ? r : wait_ok(hold, deadline_after_ms(ANSWER_TIMEOUT_MS), "freezing its commands", error);
 }
 
+int freeze_until_cloned(const struct record *record, struct ic_error *error)
+{
+    _cleanup_(hold_deinit) struct hold hold = {.record = record, .fd = -1};
+
+    return freeze(&hold, error);
+}
+
 /* The one that goes on gets fresh randomness, too: who has the copy knows what it would have drawn. */
 static void put_thaw(struct buf *request)
 {

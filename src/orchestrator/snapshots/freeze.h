@@ -9,6 +9,9 @@
 #include "orchestrator/snapshots/saving.h"
 #include "orchestrator/vm.h"
 
+/* For whoever gives it an identity next: it has none of anybody's, and serves nobody until then. */
+int freeze_until_cloned(const struct record *record, struct ic_error *error);
+
 /* What save() made is in the VM's run directory then. The caller holds its lock. *ret_pause_us: how long its commands
  * did not run. */
 int freeze_and_save(const struct record *record, struct saving *saving, uint64_t *ret_pause_us, struct ic_error *error);
