@@ -469,8 +469,8 @@ static int warm_up(
     return r;
 }
 
-int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from,
-        const struct spawn_warm_up *warm, struct spawn_member *ret, struct ic_error *error)
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, const struct spawn_warm_up *warm,
+        struct spawn_member *ret, struct ic_error *error)
 {
     _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
     _cleanup_(spawn_deinit) struct spawn s;

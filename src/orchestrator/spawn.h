@@ -39,8 +39,8 @@ struct spawn_warm_up {
     void *userdata;
 };
 /* warm NULL: nothing. */
-int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from,
-        const struct spawn_warm_up *warm, struct spawn_member *ret, struct ic_error *error);
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, const struct spawn_warm_up *warm,
+        struct spawn_member *ret, struct ic_error *error);
 void spawn_member_close(struct spawn_member *member); /* the descriptors: it is somebody else's now, or the reaper's */
 void spawn_member_drop(struct spawn_member *member);  /* ends and removes it */
 

@@ -51,7 +51,7 @@ struct watched {
 struct keeper {
     struct ic_vm_config config;
     struct snapshot from;
-    struct record like; /* what its VMs are, for messages */
+    struct record like;           /* what its VMs are, for messages */
     struct spawn_warm_up warm_up; /* argv NULL: none */
     uint32_t wanted;
     char name[POOL_NAME_LEN + 1];
@@ -64,7 +64,7 @@ struct keeper {
     struct spawn_member ready[POOL_MAX];
     uint32_t ready_count;
     uint64_t quiet_until; /* ms */
-    ic_exec *warming; /* the command of a warm-up that runs */
+    ic_exec *warming;     /* the command of a warm-up that runs */
     bool stop, told;
     bool reap; /* something has ended: the maker looks, as that may take a while */
     char trouble[256];
