@@ -14,7 +14,8 @@
  *   a store's build directory, its lock free     a saver died               remove
  *   ready, a saver's directory with a free lock  a saver died               let it go on, remove (snapshots/saving.h)
  *
- * A healthy VM costs one small file and two reads in /proc; only when one of
+ * A healthy VM costs a link and a read in /proc for each of its processes
+ * (vitals.h); its record is read when these say nothing, and only when one of
  * the others is seen are locks taken or the process table searched.
  */
 #include <dirent.h>
@@ -38,6 +39,7 @@
 #include "orchestrator/table-lock.h"
 #include "orchestrator/table.h"
 #include "orchestrator/tail.h"
+#include "orchestrator/vitals.h"
 
 #define REAP_TIMEOUT_MS   5000u
 #define FORK_TIMEOUT_MS   2000u
@@ -183,10 +185,16 @@ static int reap_recordless(const char *vm_id, struct ic_error *error)
 static int reap_one(const char *vm_id, struct ic_error *error)
 {
     struct table_entry entry = {.lock_fd = -1};
+    _cleanup_(freep) char *dir = NULL;
     struct record record = {0};
     uint64_t deadline = 0;
-    int r = table_read(&record, vm_id, NULL);
+    int r = path_in(&dir, error, IC_PATH_STATE, "vms/%s", vm_id);
 
+    if (r < 0)
+        return r;
+    if (vitals_good(dir))
+        return saving_reap(vm_id, error);
+    r = table_read(&record, vm_id, NULL);
     if (r < 0)
         return reap_recordless(vm_id, error);
     if (table_healthy(&record)) {

@@ -37,6 +37,7 @@
 #include "orchestrator/pool/pool.h"
 #include "orchestrator/snapshots/freeze.h"
 #include "orchestrator/snapshots/template.h"
+#include "orchestrator/vitals.h"
 
 #define SAVE_BESIDE_BYTES ((uint64_t)48 << 20) /* of what save() writes, beside guest memory */
 #define MADE_UP_TRIES     8
@@ -367,6 +368,14 @@ void spawn_member_close(struct spawn_member *member)
     member->lock_fd = member->ready_fd = member->monitor_pidfd = -1;
 }
 
+void spawn_member_offer(const struct spawn_member *member)
+{
+    _cleanup_(freep) char *dir = NULL;
+
+    if (path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", member->vm_id) == 0)
+        vitals_drop(dir);
+}
+
 static int member_entry(struct spawn_member *member, struct table_entry *ret, struct ic_error *error)
 {
     struct table_entry entry = {.lock_fd = -1};
@@ -503,6 +512,7 @@ int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *f
             *error = cause;
         return r;
     }
+    vitals_put(s.entry.dir, &s.record, &s.record.creator);
     *ret = (struct spawn_member){.monitor = s.record.monitor,
             .vsock = s.record.vsock,
             .lock_fd = TAKE_FD(s.entry.lock_fd),

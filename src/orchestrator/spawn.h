@@ -41,6 +41,8 @@ struct spawn_warm_up {
 /* warm NULL: nothing. */
 int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, const struct spawn_warm_up *warm,
         struct spawn_member *ret, struct ic_error *error);
+/* From now on its fate is no longer this process's. */
+void spawn_member_offer(const struct spawn_member *member);
 void spawn_member_close(struct spawn_member *member); /* the descriptors: it is somebody else's now, or the reaper's */
 void spawn_member_drop(struct spawn_member *member);  /* ends and removes it */
 

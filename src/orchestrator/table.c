@@ -19,6 +19,7 @@
 #include "orchestrator/paths.h"
 #include "orchestrator/state.h"
 #include "orchestrator/table-lock.h"
+#include "orchestrator/vitals.h"
 
 #define PATH_SIZE      4200u
 #define END_TIMEOUT_MS 10000u
@@ -257,6 +258,8 @@ int table_write(const struct table_entry *entry, const struct record *record, st
         return ic_fail(error, IC_ERR_INVALID, "VM '%s': its environment is too large; at most about %u KiB",
                 record->vm_id, RECORD_MAX_BYTES >> 10);
     r = replace_file(entry->dir, text, strlen(text));
+    if (r == 0)
+        vitals_put(entry->dir, record, NULL);
     return r < 0 ? ic_fail_errno(error, r, "record of VM '%s' in %s", record->vm_id, entry->dir) : 0;
 }
 

@@ -216,6 +216,7 @@ static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *p
         (void)send(fd, answer, sizeof(*answer), MSG_NOSIGNAL | MSG_DONTWAIT);
         return;
     }
+    spawn_member_offer(&member);
     answer->found = 1;
     (void)snprintf(answer->vm_id, sizeof(answer->vm_id), "%s", member.vm_id);
     fds[0] = member.lock_fd;
