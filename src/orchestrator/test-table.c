@@ -125,6 +125,7 @@ static void believes_vitals_of_this_record_only(void **state)
 {
     char *link = vitals_path(state, "vital"), *record_path, text[256];
     struct table_entry entry;
+    struct process_id holder;
     struct record record;
     ssize_t n;
 
@@ -160,6 +161,18 @@ static void believes_vitals_of_this_record_only(void **state)
     assert_int_equal(table_write(&entry, &record, &error), 0);
     assert_true(access(link, F_OK) < 0 && readlink(link, text, sizeof(text)) < 0);
     record.max_lifetime_ms = 0;
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+
+    /* One that waits is its keeper's business, as long as both live. */
+    record.state = IC_VM_BOOTING;
+    assert_int_equal(table_write(&entry, &record, &error), 0);
+    assert_false(vitals_good(entry.dir));
+    holder = start_sleep(NULL, -1);
+    vitals_put(entry.dir, &record, &holder);
+    assert_true(vitals_good(entry.dir));
+    assert_int_equal(process_kill(&holder, DEADLINE_NEVER), 0);
+    assert_false(vitals_good(entry.dir));
+    record.state = IC_VM_READY;
     assert_int_equal(table_write(&entry, &record, &error), 0);
 
     spoil_record(record_path);

@@ -56,15 +56,13 @@ void vitals_put(const char *dir, const struct record *record, const struct proce
     if ((!runs && !holder) || record->max_lifetime_ms > 0 || !begin(text, dir, record->boot_id) ||
             !path_to(path, dir, VITALS_NAME))
         return;
-    if (holder) {
+    add(text, &record->monitor);
+    if (record->vsock.pid != 0)
+        add(text, &record->vsock);
+    if (holder)
         add(text, holder);
-    } else {
-        add(text, &record->monitor);
-        if (record->vsock.pid != 0)
-            add(text, &record->vsock);
-        if (record->tied)
-            add(text, &record->creator);
-    }
+    else if (record->tied)
+        add(text, &record->creator);
     (void)!symlink(text, path);
 }
 

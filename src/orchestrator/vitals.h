@@ -16,8 +16,8 @@
 
 #define VITALS_NAME "vitals"
 
-/* Of a VM whose record says what is to live: that it is ready or paused; or, with `holder`, who has its lock and sees
- * to it as long as it lives. Nothing when there is more to ask (a lifetime). The caller has the VM's lock. */
+/* Of a VM whose record says that it is ready or paused; or, with `holder`, who has its lock and sees to it as long as
+ * both live. Nothing when there is more to ask (a lifetime). The caller has the VM's lock. */
 void vitals_put(const char *dir, const struct record *record, const struct process_id *holder);
 void vitals_drop(const char *dir);
 
