@@ -9,9 +9,9 @@
  *   run/.pool-<key>.lock   held (flock) as long as the keeper lives
  *
  * The key is a digest of all that the VMs' processes were started with; what
- * only concerns their commands is given at the hand-over, and so is their
- * identity: until then they are as like as clones of one template can be, and
- * have run nothing.
+ * only concerns their commands is given at the hand-over. Before it waits each
+ * VM runs a warm-up, with an identity of its own, and is frozen again; who
+ * takes it gives it another.
  *
  * Until it is handed over a VM's record says "booting", and the keeper holds
  * its lock: should the keeper die, the next command cleans up. What is handed
