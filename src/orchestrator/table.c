@@ -123,7 +123,9 @@ static int claim_locked(struct table_entry *ret, char *dir, const struct record 
 
 /* With the claim lock held. What has ended and left only its logs takes nothing; of a record that can't be read it
  * counts whether processes live. */
-static int count_usage(struct limits_usage *ret, struct ic_error *error)
+/* The records are read only when it may matter: when their number says that there may be too many, or their memory
+ * counts. */
+static int count_usage(const struct limits *limits, struct limits_usage *ret, struct ic_error *error)
 {
     struct limits_usage usage = {0};
     size_t count = 0;
@@ -132,6 +134,12 @@ static int count_usage(struct limits_usage *ret, struct ic_error *error)
 
     if (r < 0)
         return r;
+    if (count < limits->max_vms && limits->max_total_memory_mib == 0) {
+        usage.vms = (uint32_t)count;
+        table_free_ids(ids, count);
+        *ret = usage;
+        return 0;
+    }
     for (size_t i = 0; i < count; i++) {
         _cleanup_(freep) char *dir = NULL;
         struct record record = {0};
@@ -165,7 +173,8 @@ int table_claim(
     r = lock_path(vms, LOCK_DIRECTORY, deadline_after_ms(END_TIMEOUT_MS), &claim_fd);
     if (r < 0)
         return ic_fail_errno(error, r, "lock of %s", vms);
-    if (limits && ((r = count_usage(&usage, error)) < 0 || (r = limits_check_room(limits, &usage, record, error)) < 0))
+    if (limits && ((r = count_usage(limits, &usage, error)) < 0 ||
+                          (r = limits_check_room(limits, &usage, record, error)) < 0))
         return r;
     r = claim_locked(ret, dir, record, error);
     if (r == 0)
