@@ -31,6 +31,7 @@ integration/clones.no_two_clones_have_a_secret_in_common integration/clones.the_
 integration/clones.nothing_runs_in_a_clone_before_its_handshake integration/snapshots.run_makes_a_template_and_starts_from_it
 integration/snapshots.restore_of_a_kept_vm integration/snapshots.fork_into_three_while_commands_run
 integration/snapshots.snapshot_under_load integration/snapshots.kill_of_snapshot_create integration/pool.warm_up
+integration/pool.kept_vm_of_a_pool
 """.split()
 
 

@@ -431,8 +431,9 @@ struct ic_pool_options {
     uint32_t count; /* of VMs that wait, 1..64; each takes its memory's worth of the limits */
     int stop_fd;    /* readable: end; 0: none */
     /* What each of them runs before it waits, so that what a first command needs is in its memory: NULL-terminated, as
-     * argv of ic_vm_exec(), and must end with status 0. NULL: `true`, and it does not matter how that ends. Empty:
-     * nothing. A process that it leaves behind goes on when the VM is taken. */
+     * argv of ic_vm_exec(), with the image's user and environment; it must end with status 0 within boot_timeout_ms, or
+     * ic_pool_run() fails. NULL: `true`, and it does not matter how that ends. Empty: nothing. A process that it leaves
+     * behind goes on when the VM is taken. */
     const char *const *warm_up;
     /* Once, when all of them wait. */
     void (*ready)(void *userdata, const char *name);

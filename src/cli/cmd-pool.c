@@ -123,7 +123,7 @@ const struct cli_command cmd_pool_start = {
                    "\n"
                    "Each VM runs COMMAND (true) before it waits, so that what the next one needs is in its memory:\n"
                    "'pool start -- python3 -c \"import json\"'. It must end well; what it leaves running goes on when\n"
-                   "the VM is taken. Each VM has randomness and names of its own before, and gets others when taken.",
+                   "the VM is taken. Each VM has randomness and ids of its own before, and gets others when taken.",
         .options = start_options,
         .args_size = sizeof(struct start_args),
         .max_operands = SIZE_MAX,

@@ -27,11 +27,11 @@ int kvm_init(struct kvm *kvm, struct vm_error *error);
 void kvm_deinit(struct kvm *kvm);
 
 /*
- * The same on a thread of its own, begun before anybody asks for a VM. Up to
- * Linux 6.12 KVM_CREATE_VM makes a kernel thread, moves it into the caller's
- * control groups and thereby waits for a grace period of RCU: some 10 to 20 ms
- * in which nothing is done (cgroup2's mount option favordynmods takes them
- * away, too). The thread ends with that, and has seen no input of anybody's.
+ * The same on a thread of its own, begun before anybody asks for a VM. In
+ * KVM_CREATE_VM Linux 6.1 makes a kernel thread, moves it into the caller's
+ * control groups and waits for a grace period of RCU thereby: some 10 ms in
+ * which nothing is done. 6.12 does not, nor does a cgroup2 that is mounted
+ * with favordynmods. The thread ends with that, and has seen no input.
  */
 struct kvm_early {
     pthread_t thread;

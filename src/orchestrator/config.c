@@ -670,6 +670,13 @@ int ic_vm_config_validate(const struct ic_vm_config *config, struct ic_error *er
     return 0;
 }
 
+void config_forget_commands(struct ic_vm_config *config)
+{
+    free_env(config);
+    free(config->user);
+    config->user = NULL;
+}
+
 int config_copy(struct ic_vm_config *ret, const struct ic_vm_config *config, struct ic_error *error)
 {
     struct ic_vm_config copy;

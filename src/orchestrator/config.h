@@ -25,3 +25,6 @@ bool config_env_ok(const char *entry);
 
 /* A deep copy with every default filled in; `config` was validated. */
 int config_copy(struct ic_vm_config *ret, const struct ic_vm_config *config, struct ic_error *error);
+
+/* Leaves out what only commands are given: their environment and user. */
+void config_forget_commands(struct ic_vm_config *config);

@@ -368,12 +368,14 @@ void spawn_member_close(struct spawn_member *member)
     member->lock_fd = member->ready_fd = member->monitor_pidfd = -1;
 }
 
-void spawn_member_offer(const struct spawn_member *member)
+int spawn_member_offer(const struct spawn_member *member)
 {
     _cleanup_(freep) char *dir = NULL;
+    int r = path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", member->vm_id);
 
-    if (path_in(&dir, NULL, IC_PATH_STATE, "vms/%s", member->vm_id) == 0)
+    if (r == 0)
         vitals_drop(dir);
+    return r;
 }
 
 static int member_entry(struct spawn_member *member, struct table_entry *ret, struct ic_error *error)
@@ -394,6 +396,7 @@ void spawn_member_drop(struct spawn_member *member)
     _cleanup_(entry_deinitp) struct table_entry entry = {.lock_fd = -1};
     _cleanup_(record_deinitp) struct record record = {0};
 
+    (void)spawn_member_offer(member); /* what can't be ended now is the reaper's */
     if (table_read(&record, member->vm_id, NULL) == 0 && member_entry(member, &entry, NULL) == 0 &&
             table_end_processes(&entry, &record, NULL) == 0)
         (void)table_remove(&entry, &record, NULL);
@@ -427,7 +430,8 @@ int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *re
         return r;
     cold.progress = NULL;
     cold.keep = cold.tied_to_caller = false;
-    cold.cold_start = true; /* it has the template already */
+    config_forget_commands(&cold); /* they are the taker's, and must not be what a warm-up leaves behind */
+    cold.cold_start = true;        /* it has the template already */
     *ret_config = cold;
     *ret_from = s.template_;
     s.template_ = (struct snapshot){.lock_fd = -1};
@@ -436,49 +440,58 @@ int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *re
     return 0;
 }
 
-static int run_warm_up(
-        const struct spawn *s, const struct spawn_warm_up *warm_up, struct ic_exec_result *ret, struct ic_error *error)
+/* Whether it ran at all, and how it ended, does not matter when it need not succeed. */
+static int run_warm_up(const struct spawn *s, const struct spawn_warm_up *warm, struct ic_error *error)
 {
+    struct ic_exec_result result = {.size = sizeof(result)};
     struct ic_exec_options options;
     ic_exec *exec = NULL;
     int r;
 
     ic_exec_options_init(&options);
-    options.argv = warm_up->argv;
+    options.argv = warm->argv;
     options.timeout_ms = s->record.boot_timeout_ms;
     options.no_max_output = true; /* nobody reads it */
     r = exec_start_before_ready(s->record.vm_id, &options, &exec, error);
     if (r < 0)
         return r;
-    warm_up->running(warm_up->userdata, exec);
-    r = ic_exec_wait(exec, ret, error);
-    warm_up->running(warm_up->userdata, NULL);
+    warm->running(warm->userdata, exec);
+    r = ic_exec_wait(exec, &result, error);
+    warm->running(warm->userdata, NULL);
     ic_exec_free(exec);
-    return r;
+    if (!warm->must_succeed && (r == -IC_ERR_GUEST || r == -IC_ERR_NOT_FOUND))
+        return 0;
+    if (r < 0 || result.status == 0 || !warm->must_succeed)
+        return r;
+    if (result.outcome == IC_EXEC_TIMED_OUT)
+        return ic_fail(error, IC_ERR_TIMEOUT,
+                "warm-up: '%s' took longer than boot_timeout_ms %u; give it more, or name a shorter command",
+                warm->argv[0], s->record.boot_timeout_ms);
+    return ic_fail(error, IC_ERR_GUEST,
+            "warm-up: '%s' ended with status %d%s%s; try it with 'ironclaw run', or name another command",
+            warm->argv[0], result.status, result.message[0] ? ": " : "", result.message);
 }
 
-/* From frozen to frozen. */
-static int warm_up(
-        struct spawn *s, const struct spawn_warm_up *warm_up, struct wire_reader *reader, struct ic_error *error)
+/* From frozen to frozen. Meanwhile it ends with us, as nobody else knows what it does. */
+static int warm_up(struct spawn *s, struct spawn_warm_up *warm, struct wire_reader *reader, struct ic_error *error)
 {
-    struct ic_exec_result result = {.size = sizeof(result)};
-    int r = spawn_give_identity(s, reader, deadline_after_ms(s->record.boot_timeout_ms), error);
+    int r;
 
+    s->record.tied = true; /* here only, as is the state below */
+    r = spawn_give_identity(s, reader, deadline_after_ms(s->record.boot_timeout_ms), error);
+    s->record.tied = false;
     if (r == 0)
-        r = run_warm_up(s, warm_up, &result, error);
-    if (r == 0 && warm_up->must_succeed && result.status != 0)
-        r = ic_fail(error, IC_ERR_GUEST,
-                "warm-up: '%s' ended with status %d%s%s; try it with 'ironclaw run', or name another command",
-                warm_up->argv[0], result.status, result.message[0] ? ": " : "", result.message);
+        r = run_warm_up(s, warm, error);
     if (r == 0) {
-        s->record.state = IC_VM_READY; /* here only: for others it is not */
+        s->record.state = IC_VM_READY;
         r = freeze_until_cloned(&s->record, error);
         s->record.state = IC_VM_BOOTING;
     }
+    warm->failed = r < 0;
     return r;
 }
 
-int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, const struct spawn_warm_up *warm,
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, struct spawn_warm_up *warm,
         struct spawn_member *ret, struct ic_error *error)
 {
     _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
@@ -540,6 +553,7 @@ static int take_run_over(struct spawn *s, struct spawn_member *member, struct ic
     if (r < 0)
         return r;
     s->claimed = s->started = true;
+    s->limited = true; /* by the pool, which left room to save it; a limit that is too low can't be raised again */
     memcpy(record->vm_id, run.vm_id, sizeof(record->vm_id));
     MOVE(record, &run, run_dir);
     MOVE(record, &run, cgroup);

@@ -31,18 +31,20 @@ struct spawn_member {
  */
 int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *ret_config, struct snapshot *ret_from,
         struct record *ret_like, struct ic_error *error);
-/* What it runs before it waits, with an identity that nobody else has; the one who takes it gives it another. */
+/* What it runs before it waits, as the image says and with an identity that nobody else has; the one who takes it gives
+ * it another. */
 struct spawn_warm_up {
     const char *const *argv;
     bool must_succeed;
+    bool failed; /* set: it is why there is no VM */
     void (*running)(void *userdata, ic_exec *exec); /* while it runs: the caller may cancel it; then NULL */
     void *userdata;
 };
 /* warm NULL: nothing. */
-int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, const struct spawn_warm_up *warm,
+int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, struct spawn_warm_up *warm,
         struct spawn_member *ret, struct ic_error *error);
-/* From now on its fate is no longer this process's. */
-void spawn_member_offer(const struct spawn_member *member);
+/* From now on its fate is no longer this process's: whoever has the lock has it. */
+int spawn_member_offer(const struct spawn_member *member);
 void spawn_member_close(struct spawn_member *member); /* the descriptors: it is somebody else's now, or the reaper's */
 void spawn_member_drop(struct spawn_member *member);  /* ends and removes it */
 

@@ -268,7 +268,7 @@ class Saved:
         for link in Path(f"/proc/{self.vm.child.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed in between
                 targets.append(os.readlink(link))
-        kvm = sum("kvm" in target for target in targets)
+        kvm = sum(target == "/dev/kvm" or target.startswith("anon_inode:kvm") for target in targets)
         return kvm, len(targets) - kvm
 
     def refused(self, *words, state=None, **more):

@@ -66,7 +66,8 @@ struct keeper {
     uint64_t quiet_until; /* ms */
     ic_exec *warming;     /* the command of a warm-up that runs */
     bool stop, told;
-    bool reap; /* something has ended: the maker looks, as that may take a while */
+    struct ic_error fatal; /* why it stopped by itself; code 0: it did not */
+    bool reap;             /* something has ended: the maker looks, as that may take a while */
     char trouble[256];
 
     struct watched watched[WATCHED_MAX];
@@ -131,8 +132,19 @@ static void *make_vms(void *arg)
             continue;
         }
         pthread_mutex_unlock(&k->lock);
+        k->warm_up.failed = false;
         r = spawn_member_new(&k->config, &k->from, k->warm_up.argv ? &k->warm_up : NULL, &member, &error);
         pthread_mutex_lock(&k->lock);
+        if (r < 0 && k->warm_up.failed && !k->told && !k->stop) {
+            if (k->warm_up.must_succeed) { /* it never will */
+                k->fatal = error;
+                k->stop = true;
+            } else {
+                k->warm_up.argv = NULL; /* this image is not one for it */
+            }
+            fd_signal(k->event_fd);
+            continue;
+        }
         if (r == 0 && k->ready_count == POOL_MAX) { /* one that was not taken after all has come back meanwhile */
             spawn_member_drop(&member);
         } else if (r == 0) {
@@ -199,6 +211,17 @@ static bool next_member(struct keeper *k, struct spawn_member *ret)
     return false;
 }
 
+/* Who asked is gone; its place was not filled meanwhile, or there is one more. */
+static void put_back(struct keeper *k, struct spawn_member *member)
+{
+    pthread_mutex_lock(&k->lock);
+    if (k->ready_count < POOL_MAX)
+        k->ready[k->ready_count++] = *member;
+    else
+        spawn_member_close(member);
+    pthread_mutex_unlock(&k->lock);
+}
+
 static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *peer, struct pool_answer *answer)
 {
     struct spawn_member member;
@@ -216,18 +239,16 @@ static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *p
         (void)send(fd, answer, sizeof(*answer), MSG_NOSIGNAL | MSG_DONTWAIT);
         return;
     }
-    spawn_member_offer(&member);
+    if (spawn_member_offer(&member) < 0) {
+        put_back(k, &member);
+        return;
+    }
     answer->found = 1;
     (void)snprintf(answer->vm_id, sizeof(answer->vm_id), "%s", member.vm_id);
     fds[0] = member.lock_fd;
     fds[1] = member.ready_fd;
     if (unix_send_fds(fd, answer, sizeof(*answer), fds, 2) != (ssize_t)sizeof(*answer)) {
-        pthread_mutex_lock(&k->lock); /* who asked is gone; its place was not filled meanwhile, or there is one more */
-        if (k->ready_count < POOL_MAX)
-            k->ready[k->ready_count++] = member;
-        else
-            spawn_member_close(&member);
-        pthread_mutex_unlock(&k->lock);
+        put_back(k, &member);
         return;
     }
     k->handed_over++;
@@ -303,10 +324,12 @@ static void tell_ready(struct keeper *k, const struct ic_pool_options *options)
 
     pthread_mutex_lock(&k->lock);
     ready = k->ready_count;
-    pthread_mutex_unlock(&k->lock);
-    if (k->told || ready < k->wanted)
+    if (k->told || ready < k->wanted) {
+        pthread_mutex_unlock(&k->lock);
         return;
+    }
     k->told = true;
+    pthread_mutex_unlock(&k->lock);
     if (options->ready)
         options->ready(options->userdata, k->name);
 }
@@ -516,6 +539,11 @@ int ic_pool_run(const struct ic_vm_config *config, const struct ic_pool_options 
         r = turn(k, options, error);
     stop(k);
     (void)pthread_join(maker, NULL);
+    if (r == 0 && k->fatal.code != 0) {
+        r = -(int)k->fatal.code;
+        if (error)
+            *error = k->fatal;
+    }
     keeper_deinit(k);
     return r;
 }

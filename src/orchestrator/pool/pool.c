@@ -23,7 +23,7 @@
 #define LOCK_SUFFIX     ".lock"
 #define TAKE_TIMEOUT_MS 200u /* longer than that, and a VM of one's own is the quicker way */
 #define ASK_TIMEOUT_MS  5000u
-#define STOP_TIMEOUT_MS 20000u
+#define STOP_TIMEOUT_MS 60000u /* one that is being made comes to an end first */
 
 static_assert(sizeof(struct pool_request) == 16, "no padding");
 
