@@ -22,7 +22,11 @@
 
 #define STAT_MAX    4096u
 #define STAT_PARENT 4 /* fields of /proc/PID/stat, proc(5) */
+#define STAT_FLAGS  9
 #define STAT_START  22
+#define STAT_SIGNAL 31
+#define ENDING      0x404u /* PF_EXITING, PF_SIGNALED of the kernel */
+#define KILL_WAITS  (1ull << (SIGKILL - 1))
 #define ENVIRON_MAX (128u << 10)
 #define NOFILE_WANT 4096u
 #define ENDED_MAX   64u
@@ -57,17 +61,42 @@ int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_st
     }
 }
 
-static int read_stat(pid_t pid, uint64_t *ret_ticks, char *ret_state, pid_t *ret_parent)
+bool process_stat_doomed(const char *text)
 {
-    _cleanup_(freep) char *text = NULL;
+    const char *p = strrchr(text, ')');
+
+    if (!p || p[1] != ' ' || p[2] == '\0' || p[3] != ' ')
+        return false;
+    p += 4;
+    for (int field = STAT_PARENT; field <= STAT_SIGNAL; field++) {
+        char *end;
+        unsigned long long value = strtoull(p, &end, 10);
+
+        if (end == p)
+            return false;
+        if ((field == STAT_FLAGS && (value & ENDING)) || (field == STAT_SIGNAL && (value & KILL_WAITS)))
+            return true;
+        p = end;
+    }
+    return false;
+}
+
+static int read_stat_text(pid_t pid, char **ret)
+{
     char path[64];
     int r;
 
     (void)snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
-    r = fd_read_file(AT_FDCWD, path, STAT_MAX, &text, NULL);
-    if (r < 0)
-        return r == -ENOENT ? -ESRCH : r;
-    return process_stat_parse(text, ret_ticks, ret_state, ret_parent);
+    r = fd_read_file(AT_FDCWD, path, STAT_MAX, ret, NULL);
+    return r == -ENOENT ? -ESRCH : r;
+}
+
+static int read_stat(pid_t pid, uint64_t *ret_ticks, char *ret_state, pid_t *ret_parent)
+{
+    _cleanup_(freep) char *text = NULL;
+    int r = read_stat_text(pid, &text);
+
+    return r < 0 ? r : process_stat_parse(text, ret_ticks, ret_state, ret_parent);
 }
 
 int process_boot_id(char ret[BOOT_ID_SIZE])
@@ -142,6 +171,13 @@ static int look_at(const struct process_id *p)
 bool process_alive(const struct process_id *p)
 {
     return look_at(p) != -ESRCH;
+}
+
+bool process_well(const struct process_id *p)
+{
+    _cleanup_(freep) char *text = NULL;
+
+    return process_alive(p) && (read_stat_text(p->pid, &text) < 0 || !process_stat_doomed(text));
 }
 
 bool process_how_ended(const struct process_id *p, int *ret_code, int *ret_status)

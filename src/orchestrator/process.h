@@ -39,6 +39,12 @@ int process_identify(pid_t pid, struct process_id *ret);
  * memory): a VM must not end because its observer is short of something. */
 bool process_alive(const struct process_id *p);
 
+/* Alive, and not about to end: who is killed takes a moment to die, in which it must not pass for well. */
+bool process_well(const struct process_id *p);
+
+/* Whether /proc/PID/stat tells that it ends, or has SIGKILL waiting for it. False when it can't be understood. */
+bool process_stat_doomed(const char *text);
+
 /* How a process that was our child ended, as in siginfo_t: CLD_EXITED and a status, or CLD_KILLED, CLD_DUMPED and a
  * signal. False when it lives, was not ours, or is long forgotten. */
 bool process_how_ended(const struct process_id *p, int *ret_code, int *ret_status);

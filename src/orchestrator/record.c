@@ -342,12 +342,12 @@ int record_decode(struct record *ret, const char *text, size_t len)
 
 bool record_monitor_alive(const struct record *record)
 {
-    return process_alive(&record->monitor);
+    return process_well(&record->monitor);
 }
 
 bool record_vsock_alive(const struct record *record)
 {
-    return record->vsock.pid == 0 || process_alive(&record->vsock);
+    return record->vsock.pid == 0 || process_well(&record->vsock);
 }
 
 static void list_missing(const struct record *r, char *dst, size_t size)

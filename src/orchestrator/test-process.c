@@ -34,9 +34,41 @@ static void parses_stat(void **state)
     assert_int_equal(ticks, 987654321);
     assert_int_equal(letter, 'S');
     assert_int_equal(parent, 3);
+    assert_false(process_stat_doomed(
+            "17 (a) b) S 3 17 17 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 0 1 2\n"));
+    assert_true(process_stat_doomed(
+            "17 (a) b) S 3 17 17 0 -1 4194564 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 0 1 2\n"));
+    assert_true(process_stat_doomed(
+            "17 (a) b) S 3 17 17 0 -1 4195328 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 0 1 2\n"));
+    assert_true(process_stat_doomed(
+            "17 (a) b) S 3 17 17 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 256 0 1\n"));
+    for (size_t n = 0; n <= 24; n++) { /* up to the flags */
+        char text[41];
+
+        (void)snprintf(text, sizeof(text), "%.*s", (int)n, "17 (a) b) S 3 17 17 0 -1 4194560 1 2 3 4 5");
+        assert_false(process_stat_doomed(text));
+    }
     assert_int_equal(process_stat_parse("", &ticks, &letter, &parent), -EBADMSG);
     assert_int_equal(process_stat_parse("17 (a", &ticks, &letter, &parent), -EBADMSG);
     assert_int_equal(process_stat_parse("17 (a) S 3 17", &ticks, &letter, &parent), -EBADMSG);
+}
+
+/* Who kills a VM and runs the next command at once has it clean up. */
+static void is_not_well_from_the_kill_on(void **state)
+{
+    struct process_id id;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        for (;;) /* as a vCPU: the kill reaches it when it is next interrupted */
+            ;
+    }
+    assert_int_equal(process_identify(pid, &id), 0);
+    assert_true(process_well(&id));
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_false(process_well(&id));
+    assert_int_equal(process_kill(&id, DEADLINE_NEVER), 0);
+    assert_false(process_well(&id));
 }
 
 static void knows_a_process_from_its_successor(void **state)
@@ -208,6 +240,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(parses_stat),
+            cmocka_unit_test(is_not_well_from_the_kill_on),
             cmocka_unit_test(knows_a_process_from_its_successor),
             cmocka_unit_test(child_is_clean),
             cmocka_unit_test(reports_failed_execs),

@@ -82,7 +82,7 @@ static bool all_alive(const char *text)
             return false;
         id.pid = (pid_t)pid;
         id.start_ticks = ticks;
-        if (!process_alive(&id))
+        if (!process_well(&id))
             return false;
         text += used;
     }
