@@ -36,8 +36,8 @@ int spawn_member_plan(const struct ic_vm_config *config, struct ic_vm_config *re
 struct spawn_warm_up {
     const char *const *argv;
     bool must_succeed;
-    bool failed; /* set: it is why there is no VM */
-    void (*running)(void *userdata, ic_exec *exec); /* while it runs: the caller may cancel it; then NULL */
+    bool failed;                                    /* set: it is why there is no VM */
+    void (*running)(void *userdata, ic_exec *exec); /* while it runs: may be cancelled; then NULL */
     void *userdata;
 };
 /* warm NULL: nothing. */
