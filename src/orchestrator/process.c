@@ -31,17 +31,17 @@
 #define NOFILE_WANT 4096u
 #define ENDED_MAX   64u
 
-int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_state, pid_t *ret_parent)
+int process_stat_parse(const char *text, struct process_stat *ret)
 {
     /* The name is in parentheses and may hold anything, parentheses too: fields are counted from the last one. */
-    const char *p = strrchr(text, ')'), *state;
-    pid_t parent = 0;
+    const char *p = strrchr(text, ')');
+    struct process_stat stat = {0};
 
     if (!p || p[1] != ' ' || p[2] == '\0' || p[3] != ' ')
         return -EBADMSG;
-    state = p + 2;
+    stat.state = p[2];
     p += 4;
-    for (int field = STAT_PARENT;; field++) {
+    for (int field = STAT_PARENT; field <= STAT_SIGNAL; field++) {
         char *end;
         unsigned long long value;
 
@@ -50,53 +50,30 @@ int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_st
         if (end == p || errno != 0 || (*end != ' ' && *end != '\n' && *end != '\0'))
             return -EBADMSG;
         if (field == STAT_PARENT)
-            parent = (pid_t)value;
-        if (field == STAT_START) {
-            *ret_start_ticks = value;
-            *ret_state = *state;
-            *ret_parent = parent;
-            return 0;
-        }
+            stat.parent = (pid_t)value;
+        else if (field == STAT_FLAGS)
+            stat.doomed = value & ENDING;
+        else if (field == STAT_START)
+            stat.start_ticks = value;
+        else if (field == STAT_SIGNAL && (value & KILL_WAITS))
+            stat.doomed = true;
         p = end;
     }
+    *ret = stat;
+    return 0;
 }
 
-bool process_stat_doomed(const char *text)
+static int read_stat(pid_t pid, struct process_stat *ret)
 {
-    const char *p = strrchr(text, ')');
-
-    if (!p || p[1] != ' ' || p[2] == '\0' || p[3] != ' ')
-        return false;
-    p += 4;
-    for (int field = STAT_PARENT; field <= STAT_SIGNAL; field++) {
-        char *end;
-        unsigned long long value = strtoull(p, &end, 10);
-
-        if (end == p)
-            return false;
-        if ((field == STAT_FLAGS && (value & ENDING)) || (field == STAT_SIGNAL && (value & KILL_WAITS)))
-            return true;
-        p = end;
-    }
-    return false;
-}
-
-static int read_stat_text(pid_t pid, char **ret)
-{
+    _cleanup_(freep) char *text = NULL;
     char path[64];
     int r;
 
     (void)snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
-    r = fd_read_file(AT_FDCWD, path, STAT_MAX, ret, NULL);
-    return r == -ENOENT ? -ESRCH : r;
-}
-
-static int read_stat(pid_t pid, uint64_t *ret_ticks, char *ret_state, pid_t *ret_parent)
-{
-    _cleanup_(freep) char *text = NULL;
-    int r = read_stat_text(pid, &text);
-
-    return r < 0 ? r : process_stat_parse(text, ret_ticks, ret_state, ret_parent);
+    r = fd_read_file(AT_FDCWD, path, STAT_MAX, &text, NULL);
+    if (r < 0)
+        return r == -ENOENT ? -ESRCH : r;
+    return process_stat_parse(text, ret);
 }
 
 int process_boot_id(char ret[BOOT_ID_SIZE])
@@ -116,14 +93,12 @@ int process_boot_id(char ret[BOOT_ID_SIZE])
 
 int process_identify(pid_t pid, struct process_id *ret)
 {
-    uint64_t ticks;
-    pid_t parent;
-    char state;
-    int r = read_stat(pid, &ticks, &state, &parent);
+    struct process_stat stat;
+    int r = read_stat(pid, &stat);
 
     if (r < 0)
         return r;
-    *ret = (struct process_id){.pid = pid, .start_ticks = ticks};
+    *ret = (struct process_id){.pid = pid, .start_ticks = stat.start_ticks};
     return 0;
 }
 
@@ -150,34 +125,35 @@ static void reap_zombie(const struct process_id *p)
 }
 
 /* 0 alive, -ESRCH dead, another errno when that can't be told. */
-static int look_at(const struct process_id *p)
+static int look_at(const struct process_id *p, bool *ret_doomed)
 {
-    uint64_t ticks;
-    pid_t parent;
-    char state;
-    int r = p->pid > 0 ? read_stat(p->pid, &ticks, &state, &parent) : -ESRCH;
+    struct process_stat stat = {0};
+    int r = p->pid > 0 ? read_stat(p->pid, &stat) : -ESRCH;
 
+    *ret_doomed = stat.doomed;
     if (r < 0)
         return r;
-    if (ticks != p->start_ticks)
+    if (stat.start_ticks != p->start_ticks)
         return -ESRCH;
-    if (state != 'Z' && state != 'X')
+    if (stat.state != 'Z' && stat.state != 'X')
         return 0;
-    if (parent == getpid())
+    if (stat.parent == getpid())
         reap_zombie(p);
     return -ESRCH;
 }
 
 bool process_alive(const struct process_id *p)
 {
-    return look_at(p) != -ESRCH;
+    bool doomed;
+
+    return look_at(p, &doomed) != -ESRCH;
 }
 
 bool process_well(const struct process_id *p)
 {
-    _cleanup_(freep) char *text = NULL;
+    bool doomed;
 
-    return process_alive(p) && (read_stat_text(p->pid, &text) < 0 || !process_stat_doomed(text));
+    return look_at(p, &doomed) != -ESRCH && !doomed;
 }
 
 bool process_how_ended(const struct process_id *p, int *ret_code, int *ret_status)
@@ -201,6 +177,7 @@ bool process_how_ended(const struct process_id *p, int *ret_code, int *ret_statu
 int process_open(const struct process_id *p, int *ret_pidfd)
 {
     _cleanup_(fd_closep) int fd = -1;
+    bool doomed;
     int r;
 
     if (p->pid <= 0)
@@ -209,7 +186,7 @@ int process_open(const struct process_id *p, int *ret_pidfd)
     if (fd < 0)
         return -errno;
     /* The pidfd pins whatever has the pid now; only then is it worth asking whether that is still ours. */
-    r = look_at(p);
+    r = look_at(p, &doomed);
     if (r < 0)
         return r;
     *ret_pidfd = TAKE_FD(fd);

@@ -27,8 +27,15 @@ struct process_id {
     uint64_t start_ticks;
 };
 
-/* Parses /proc/PID/stat: 0, -EBADMSG. *ret_state is its letter. */
-int process_stat_parse(const char *text, uint64_t *ret_start_ticks, char *ret_state, pid_t *ret_parent);
+/* Of /proc/PID/stat, proc(5). */
+struct process_stat {
+    uint64_t start_ticks;
+    pid_t parent;
+    char state;
+    bool doomed; /* it ends, or SIGKILL waits for it */
+};
+/* 0, -EBADMSG. */
+int process_stat_parse(const char *text, struct process_stat *ret);
 
 int process_boot_id(char ret[BOOT_ID_SIZE]);
 
@@ -41,9 +48,6 @@ bool process_alive(const struct process_id *p);
 
 /* Alive, and not about to end: who is killed takes a moment to die, in which it must not pass for well. */
 bool process_well(const struct process_id *p);
-
-/* Whether /proc/PID/stat tells that it ends, or has SIGKILL waiting for it. False when it can't be understood. */
-bool process_stat_doomed(const char *text);
 
 /* How a process that was our child ended, as in siginfo_t: CLD_EXITED and a status, or CLD_KILLED, CLD_DUMPED and a
  * signal. False when it lives, was not ours, or is long forgotten. */

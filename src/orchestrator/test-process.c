@@ -22,35 +22,30 @@ static struct process_options options(char *const *argv, int out_fd)
             .err_fd = out_fd};
 }
 
+#define STAT(flags, signals)                                                                                           \
+    "17 (a) b) S 3 17 17 0 -1 " flags " 1 2 3 4 5 6 7 8 20 0 1 0 987654321 22 33 4 5 6 7 8 9 " signals " 1 2\n"
+
 static void parses_stat(void **state)
 {
-    uint64_t ticks = 0;
-    pid_t parent = 0;
-    char letter = 0;
+    static const char good[] = STAT("4194560", "0");
+    static const char *const doomed[] = {STAT("4194564", "0"), STAT("4195328", "0"), STAT("4194560", "256")};
+    struct process_stat stat;
+    char text[sizeof(good)];
 
-    assert_int_equal(process_stat_parse("17 (a) b) S 3 17 17 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654321 22 33\n",
-                             &ticks, &letter, &parent),
-            0);
-    assert_int_equal(ticks, 987654321);
-    assert_int_equal(letter, 'S');
-    assert_int_equal(parent, 3);
-    assert_false(process_stat_doomed(
-            "17 (a) b) S 3 17 17 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 0 1 2\n"));
-    assert_true(process_stat_doomed(
-            "17 (a) b) S 3 17 17 0 -1 4194564 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 0 1 2\n"));
-    assert_true(process_stat_doomed(
-            "17 (a) b) S 3 17 17 0 -1 4195328 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 0 1 2\n"));
-    assert_true(process_stat_doomed(
-            "17 (a) b) S 3 17 17 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 22 33 4 5 6 7 8 9 256 0 1\n"));
-    for (size_t n = 0; n <= 24; n++) { /* up to the flags */
-        char text[41];
-
-        (void)snprintf(text, sizeof(text), "%.*s", (int)n, "17 (a) b) S 3 17 17 0 -1 4194560 1 2 3 4 5");
-        assert_false(process_stat_doomed(text));
+    assert_int_equal(process_stat_parse(good, &stat), 0);
+    assert_int_equal(stat.start_ticks, 987654321);
+    assert_int_equal(stat.state, 'S');
+    assert_int_equal(stat.parent, 3);
+    assert_false(stat.doomed);
+    for (size_t i = 0; i < ARRAY_SIZE(doomed); i++) { /* exiting, killed, to be killed */
+        assert_int_equal(process_stat_parse(doomed[i], &stat), 0);
+        assert_true(stat.doomed);
     }
-    assert_int_equal(process_stat_parse("", &ticks, &letter, &parent), -EBADMSG);
-    assert_int_equal(process_stat_parse("17 (a", &ticks, &letter, &parent), -EBADMSG);
-    assert_int_equal(process_stat_parse("17 (a) S 3 17", &ticks, &letter, &parent), -EBADMSG);
+    for (size_t n = 0; n <= strlen(good) - strlen(" 0 1 2\n"); n++) { /* without its last field */
+        (void)snprintf(text, sizeof(text), "%.*s", (int)n, good);
+        assert_int_equal(process_stat_parse(text, &stat), -EBADMSG);
+    }
+    assert_int_equal(process_stat_parse("17 (a) S 3 17 x", &stat), -EBADMSG);
 }
 
 /* Who kills a VM and runs the next command at once has it clean up. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of VMs, and what reap does with everything that a killed process can leave. The VM's processes are sleeps.
  */
-#include "orchestrator/test-util.h"
+#include "orchestrator/test-vm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,45 +17,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "orchestrator/table.h"
-#include "orchestrator/vitals.h"
 
 static struct ic_error error;
-
-static struct process_id start_sleep(const char *mark, int alive_fd)
-{
-    char *argv[] = {(char *)"sleep", (char *)"60", NULL};
-    _cleanup_(fd_closep) int log = open("/dev/null", O_WRONLY | O_CLOEXEC), pidfd = -1;
-    struct process_options o = {.size = sizeof(o),
-            .path = "/bin/sleep",
-            .argv = argv,
-            .mark = mark,
-            .out_fd = log,
-            .err_fd = log,
-            .keep_fds = &alive_fd,
-            .keep_count = alive_fd >= 0};
-    struct process_id id;
-
-    assert_int_equal(process_spawn(&o, &id, &pidfd), 0);
-    return id;
-}
-
-/* A VM with two processes, in the given state; the entry is left locked. */
-static void make_vm(const char *vm_id, enum ic_vm_state to, bool keep, struct table_entry *entry, struct record *record)
-{
-    int alive = -1;
-
-    *record = sample_record(vm_id);
-    record->keep = keep;
-    assert_int_equal(table_claim(entry, record, NULL, &error), 0);
-    assert_int_equal(table_make_run_dir(entry, record, &error), 0);
-    assert_int_equal(table_hold_alive(entry, &alive, &error), 0);
-    assert_int_equal(table_change(entry, record, IC_VM_BOOTING, "test", &error), 0);
-    record->monitor = start_sleep(entry->dir, alive);
-    record->vsock = start_sleep(entry->dir, alive);
-    fd_close(alive);
-    if (to == IC_VM_READY)
-        assert_int_equal(table_change(entry, record, to, "test", &error), 0);
-}
 
 static void claims_once(void **state)
 {
@@ -94,98 +57,6 @@ static void leaves_healthy_vms_alone(void **state)
     assert_false(in_home(*state, "state/vms/healthy"));
     assert_false(in_home(*state, "run/healthy"));
     record_deinit(&record);
-}
-
-static char *vitals_path(void *const *state, const char *vm_id)
-{
-    char *path;
-
-    assert_true(asprintf(&path, "%s/state/vms/%s/" VITALS_NAME, (const char *)*state, vm_id) > 0);
-    return path;
-}
-
-/* Spoiled where nobody can see it: as many bytes, in the same file, of the same time. */
-static void spoil_record(const char *path)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    struct timespec times[2];
-    struct stat st;
-
-    assert_true(fd >= 0);
-    assert_int_equal(fstat(fd, &st), 0);
-    assert_int_equal(pwrite(fd, "not JSON", 8, 0), 8);
-    times[0] = st.st_atim;
-    times[1] = st.st_mtim;
-    assert_int_equal(futimens(fd, times), 0);
-    fd_close(fd);
-}
-
-/* A VM whose processes live is not asked for its record; whatever is odd has it read. */
-static void believes_vitals_of_this_record_only(void **state)
-{
-    char *link = vitals_path(state, "vital"), *record_path, text[256];
-    struct table_entry entry;
-    struct process_id holder;
-    struct record record;
-    ssize_t n;
-
-    make_vm("vital", IC_VM_READY, false, &entry, &record);
-    assert_true(asprintf(&record_path, "%s/record.json", entry.dir) > 0);
-    assert_true(vitals_good(entry.dir));
-    n = readlink(link, text, sizeof(text) - 1);
-    assert_true(n > 0);
-    text[n] = '\0';
-
-    /* Another record, the same words: it was restarted, or somebody's write did not get to the end. */
-    assert_int_equal(table_write(&entry, &record, &error), 0);
-    assert_true(vitals_good(entry.dir));
-    assert_int_equal(unlink(link), 0);
-    assert_int_equal(symlink(text, link), 0);
-    assert_false(vitals_good(entry.dir));
-    for (size_t i = 0; i < 4; i++) {
-        static const char *const odd[] = {"", "9", " 0:0", " 99999999999:5"};
-        char words[400];
-
-        assert_int_equal(table_write(&entry, &record, &error), 0);
-        n = readlink(link, text, sizeof(text) - 1);
-        text[n] = '\0';
-        assert_int_equal(unlink(link), 0);
-        if (i == 0)
-            *strstr(text, record.boot_id) = 'x';
-        (void)snprintf(words, sizeof(words), "%s%s", text, odd[i]);
-        assert_int_equal(symlink(words, link), 0);
-        assert_false(vitals_good(entry.dir));
-    }
-    /* A state of which somebody else must be asked, or a limit, has none. */
-    record.max_lifetime_ms = 1000000;
-    assert_int_equal(table_write(&entry, &record, &error), 0);
-    assert_true(access(link, F_OK) < 0 && readlink(link, text, sizeof(text)) < 0);
-    record.max_lifetime_ms = 0;
-    assert_int_equal(table_write(&entry, &record, &error), 0);
-
-    /* One that waits is its keeper's business, as long as both live. */
-    record.state = IC_VM_BOOTING;
-    assert_int_equal(table_write(&entry, &record, &error), 0);
-    assert_false(vitals_good(entry.dir));
-    holder = start_sleep(NULL, -1);
-    vitals_put(entry.dir, &record, &holder);
-    assert_true(vitals_good(entry.dir));
-    assert_int_equal(process_kill(&holder, DEADLINE_NEVER), 0);
-    assert_false(vitals_good(entry.dir));
-    record.state = IC_VM_READY;
-    assert_int_equal(table_write(&entry, &record, &error), 0);
-
-    spoil_record(record_path);
-    table_entry_deinit(&entry);
-    assert_int_equal(table_reap(&error), 0);
-    assert_true(process_alive(&record.monitor));
-    assert_int_equal(process_kill(&record.vsock, DEADLINE_NEVER), 0);
-    assert_int_equal(table_reap(&error), 0);
-    assert_false(process_alive(&record.monitor));
-    assert_false(in_home(*state, "state/vms/vital"));
-    record_deinit(&record);
-    free(record_path);
-    free(link);
 }
 
 /* Short of descriptors nothing can be read, which says nothing about the VM. */
@@ -804,7 +675,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(claims_once),
             cmocka_unit_test(leaves_healthy_vms_alone),
-            cmocka_unit_test(believes_vitals_of_this_record_only),
             cmocka_unit_test(knows_ignorance_from_death),
             cmocka_unit_test(needs_no_vsock_process),
             cmocka_unit_test(ends_what_was_tied_to_a_dead_caller),
