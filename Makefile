@@ -21,7 +21,7 @@ V       ?=
 RUN = BUILD=$(BUILD) scripts/env
 
 .PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test load-test soak clone-test \
-	clone-memory bench-host bench bench-boot bench-devices bench-clone picture install lint sanitize fuzz fuzz-nightly fuzz-coverage cross clean
+	clone-memory bench-host bench bench-boot bench-devices bench-clone picture install lint sanitize fuzz fuzz-nightly fuzz-budget fuzz-coverage cross clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -136,6 +136,9 @@ fuzz: ## one target under libFuzzer: make fuzz T=wire SECONDS=600
 fuzz-nightly: ## every target for its share of BUDGET=60 minutes; T=name for one; keeps what reaches new code
 	@scripts/setup dev
 	@scripts/fuzz nightly $(BUDGET) $(T)
+
+fuzz-budget: ## minutes without a finding of each target since what it is for last changed; status 1: less than 30
+	@scripts/fuzz budget $(T)
 
 fuzz-coverage: ## lines that the corpora reach; T=name for one
 	@scripts/setup dev

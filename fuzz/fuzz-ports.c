@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The serial console and the keyboard controller under a guest that does what
- * it likes to their ports, while the host types, reads or does not read, and
- * presses Ctrl-Alt-Del. The input is a list of steps.
+ * The serial console, the keyboard controller and the I/O APIC, to which their
+ * interrupts go, under a guest that does what it likes to their registers,
+ * while the host types, reads or does not read, and presses Ctrl-Alt-Del. The
+ * input is a list of steps.
  *
  * Besides what the sanitizers see: an access fills exactly its bytes, the
- * transmitter is always ready, and the keyboard's queue comes to an end.
+ * transmitter is always ready, the keyboard's queue comes to an end, and
+ * messages go to local APICs only.
  */
 #include "fuzz.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -21,7 +22,9 @@
 #include "base/macro.h"
 #include "monitor/bus.h"
 #include "monitor/devices/devices.h"
+#include "monitor/devices/ioapic.h"
 #include "monitor/devices/serial-output.h"
+#include "monitor/layout.h"
 
 #define STEPS_MAX  2000
 #define FLOOD_MAX  (SERIAL_RING_BYTES * 5u / 4) /* bytes per input: more than the serial console's ring holds */
@@ -30,26 +33,33 @@
 #define KBD_MAX    64u /* more than its queue holds */
 
 static struct loop loop;
-static int irq, typed[2], shown[2];
+static bool ready;
+static int typed[2], shown[2];
 static uint32_t flooded;
 static struct serial *serial;
 static struct i8042 *kbd;
-static struct bus_range ranges[2];
+static struct ioapic ioapic;
+static struct bus_range ranges[3];
 
 static void on_reset(void *userdata)
 {
 }
 
-/* Pipes and eventfds live as long as the process; what is left in them belongs to the next input. */
+static void check_message(void *userdata, uint32_t address, uint32_t data)
+{
+    FUZZ_CHECK((address & ~0xff004u) == LAYOUT_APIC && data <= 0x7ff);
+}
+
+/* Pipes live as long as the process; what is left in them belongs to the next input. */
 static void set_up(void)
 {
-    if (irq)
+    if (ready)
         return;
+    ready = true;
     (void)signal(SIGPIPE, SIG_IGN);
     log_init("fuzz-ports", LOG_ERROR, STDERR_FILENO);
-    irq = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (irq < 0 || loop_init(&loop) < 0 || pipe2(typed, O_CLOEXEC | O_NONBLOCK) < 0 ||
-            pipe2(shown, O_CLOEXEC | O_NONBLOCK) < 0 || fcntl(shown[1], F_SETPIPE_SZ, 4096) < 0)
+    if (loop_init(&loop) < 0 || pipe2(typed, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(shown, O_CLOEXEC | O_NONBLOCK) < 0 ||
+            fcntl(shown[1], F_SETPIPE_SZ, 4096) < 0)
         abort(); /* small, so that the ring behind it gets full */
 }
 
@@ -100,16 +110,17 @@ static void flood(struct rd *r)
 
 static void step(struct rd *r)
 {
-    uint8_t op = rd_u8(r), byte;
+    uint8_t op = rd_u8(r) % 12, byte;
+    struct irq_line line;
 
-    switch (op % 9) {
+    switch (op) {
     case 0:
     case 1:
-        access_ports(r, &ranges[0], op % 9 == 1);
+        access_ports(r, &ranges[0], op == 1);
         break;
     case 2:
     case 3:
-        access_ports(r, &ranges[1], op % 9 == 3);
+        access_ports(r, &ranges[1], op == 3);
         break;
     case 4:
         (void)loop_once(&loop, 0);
@@ -127,8 +138,16 @@ static void step(struct rd *r)
     case 7:
         drain(shown[0]);
         break;
-    default:
+    case 8:
         flood(r);
+        break;
+    case 9:
+    case 10:
+        access_ports(r, &ranges[2], op == 10);
+        break;
+    default:
+        line = ioapic_line(&ioapic, rd_u8(r) % IOAPIC_PINS);
+        irq_raise(&line);
         break;
     }
 }
@@ -143,9 +162,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     flooded = 0;
     options.input_fd = typed[0];
     options.output_fd = shown[1];
-    options.irq_fd = irq;
+    ioapic_init(&ioapic, check_message, NULL);
+    ranges[2] = ioapic_range(&ioapic);
+    options.irq = ioapic_line(&ioapic, LAYOUT_SERIAL_IRQ);
     FUZZ_CHECK(serial_new(&serial, &options, NULL) == 0);
-    FUZZ_CHECK(i8042_new(&kbd, irq, on_reset, NULL) == 0);
+    FUZZ_CHECK(i8042_new(&kbd, ioapic_line(&ioapic, LAYOUT_I8042_IRQ), on_reset, NULL) == 0);
     serial_range(serial, &ranges[0]);
     i8042_range(kbd, &ranges[1]);
     for (int i = 0; i < STEPS_MAX && !r.failed && r.left > 0; i++)

@@ -10,7 +10,6 @@
  * file with right ones is made.
  */
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -18,7 +17,9 @@
 
 #include "fuzz.h"
 #include "monitor/devices/devices.h"
+#include "monitor/devices/ioapic.h"
 #include "monitor/devices/test-driver.h"
+#include "monitor/layout.h"
 #include "monitor/snapshot/machine.h"
 
 #define DISK       0x8000u
@@ -80,7 +81,7 @@ static void load_virtio(const struct snapshot *snapshot, uint32_t index, struct 
     int r;
 
     FUZZ_CHECK(gmem_add(&d.mem, (struct gpa){0}, DRIVER_RAM, m.ram) == 0);
-    FUZZ_CHECK(virtio_mmio_init(&d.mmio, dev, &d.mem, loop) == 0);
+    FUZZ_CHECK(virtio_mmio_init(&d.mmio, dev, &d.mem, driver_irq(&d), loop) == 0);
     d.range = virtio_mmio_range(&d.mmio, 0);
     if (snapshot_part(snapshot, SNAPSHOT_VIRTIO, index, &rd, &m.error) == 0) {
         r = virtio_mmio_load(&d.mmio, &rd, &m.error);
@@ -131,32 +132,39 @@ static void ignore_reset(void *userdata)
 {
 }
 
+static void check_message(void *userdata, uint32_t address, uint32_t data)
+{
+    FUZZ_CHECK((address & ~0xff004u) == LAYOUT_APIC && data <= 0x7ff);
+}
+
 static void load_ports(const struct snapshot *snapshot)
 {
-    int irq = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    struct serial_options options = {
-            .size = sizeof(options), .loop = &m.loop, .input_fd = -1, .output_fd = -1, .irq_fd = irq};
+    struct ioapic ioapic;
+    struct serial_options options = {.size = sizeof(options), .loop = &m.loop, .input_fd = -1, .output_fd = -1};
     struct serial *serial = NULL;
     struct i8042 *kbd = NULL;
     struct bus_range range;
     struct rd rd;
 
+    ioapic_init(&ioapic, check_message, NULL);
+    options.irq = ioapic_line(&ioapic, LAYOUT_SERIAL_IRQ);
+    if (snapshot_part(snapshot, SNAPSHOT_IOAPIC, 0, &rd, &m.error) == 0 && ioapic_load(&ioapic, &rd, &m.error) == 0) {
+        range = ioapic_range(&ioapic);
+        use_ports(&range);
+    }
     FUZZ_CHECK(loop_init(&m.loop) == 0 && serial_new(&serial, &options, NULL) == 0);
-    FUZZ_CHECK(i8042_new(&kbd, irq, ignore_reset, NULL) == 0);
+    FUZZ_CHECK(i8042_new(&kbd, ioapic_line(&ioapic, LAYOUT_I8042_IRQ), ignore_reset, NULL) == 0);
     if (snapshot_part(snapshot, SNAPSHOT_SERIAL, 0, &rd, &m.error) == 0 && serial_load(serial, &rd, &m.error) == 0) {
-        serial_go_on(serial);
         serial_range(serial, &range);
         use_ports(&range);
     }
     if (snapshot_part(snapshot, SNAPSHOT_KEYBOARD, 0, &rd, &m.error) == 0 && i8042_load(kbd, &rd, &m.error) == 0) {
-        i8042_go_on(kbd);
         i8042_range(kbd, &range);
         use_ports(&range);
     }
     serial_free(serial);
     i8042_free(kbd);
     loop_deinit(&m.loop);
-    fd_close(irq);
 }
 
 static void load(const void *bytes, size_t len)

@@ -7,7 +7,7 @@ import struct
 import sys
 from pathlib import Path
 
-HOST, CONFIG, VM, VCPU, VIRTIO, SERIAL, KEYBOARD, RAM = 1, 2, 3, 4, 5, 6, 7, 255
+HOST, CONFIG, VM, VCPU, VIRTIO, SERIAL, KEYBOARD, IOAPIC, RAM = 1, 2, 3, 4, 5, 6, 7, 8, 255
 RINGS, SIZE = 0x1000, 16
 VERSION_1, INDIRECT, EVENT_IDX = 1 << 32, 1 << 28, 1 << 29
 
@@ -35,7 +35,7 @@ def file(parts):
     for part, index, data in parts:
         table += struct.pack("<IIQQII", part, index, at + len(body), len(data), crc32c(data), 0)
         body += data + bytes(-len(data) % 8)
-    head = struct.pack("<8sII16sQIIQQ", b"IronClaw", 1, 1, bytes(range(16)), at + len(body), len(parts), 0, 0, 0)
+    head = struct.pack("<8sII16sQIIQQ", b"IronClaw", 2, 2, bytes(range(16)), at + len(body), len(parts), 0, 0, 0)
     head = head[:44] + struct.pack("<I", crc32c(head + table)) + head[48:]
     return b"\0" + head + table + body
 
@@ -75,11 +75,12 @@ def config(vcpus=1, memory=32, drives=2, flags=15):
 HOST_PART = b"GenuineIntel" + struct.pack("<I", 0x806f8) + string(b"0.1.0")
 SERIAL_PART = bytes([0x12, 0x34, 1, 3, 0x0b, 0x5a, 1, 0, 3]) + b"abc" + bytes(13)
 KEYBOARD_PART = bytes([0x45, 0x60, 2, 0xfa, 0xaa]) + bytes(30)
+IOAPIC_PART = struct.pack("<50I", 0x12, 5 << 24, *(v for pin in range(24) for v in (0x30 + pin, pin << 24)))
 DISKS = struct.pack("<Q", 64)
 
-ALL = [(HOST, 0, HOST_PART), (CONFIG, 0, config()), (VM, 0, bytes(1680)), (VCPU, 0, bytes(64)),
+ALL = [(HOST, 0, HOST_PART), (CONFIG, 0, config()), (VM, 0, bytes(8)), (VCPU, 0, bytes(64)),
        (VIRTIO, 0, virtio(2, 1, DISKS)), (VIRTIO, 1, virtio(2, 1, DISKS)), (VIRTIO, 2, virtio(4, 1)),
-       (VIRTIO, 3, virtio(5, 3, balloon())), (SERIAL, 0, SERIAL_PART), (KEYBOARD, 0, KEYBOARD_PART)]
+       (VIRTIO, 3, virtio(5, 3, balloon())), (SERIAL, 0, SERIAL_PART), (KEYBOARD, 0, KEYBOARD_PART), (IOAPIC, 0, IOAPIC_PART)]
 
 SEEDS = {
     "file": file(ALL),
@@ -99,6 +100,8 @@ SEEDS = {
     "serial": pieces([(SERIAL, 0, SERIAL_PART), (SERIAL, 0, SERIAL_PART)]),
     "serial-wrong": pieces([(SERIAL, 0, b"\xff" * 25)]),
     "keyboard": pieces([(KEYBOARD, 0, KEYBOARD_PART)]),
+    "ioapic": pieces([(IOAPIC, 0, IOAPIC_PART)]),
+    "ioapic-wrong": pieces([(IOAPIC, 0, b"\xff" * 200)]),
     "config": pieces([(CONFIG, 0, config(32, 1 << 20, 8, 0))]),
     "config-drives": pieces([(CONFIG, 0, config(drives=9))]),
     "host": pieces([(HOST, 0, HOST_PART)]),

@@ -44,7 +44,7 @@ class Session:
         self.sock.settimeout(timeout)
 
     @classmethod
-    def open(cls, uds, kind, timeout=TIMEOUT, version=(2, 1)):
+    def open(cls, uds, kind, timeout=TIMEOUT, version=(3, 1)):
         """Connects to the agent through the VM's unix socket and sends HELLO."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(timeout)

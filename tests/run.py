@@ -102,6 +102,9 @@ def short(tests, report):
 
 def run_one(name, function, options, report):
     started = time.monotonic()
+    if options.until and started > options.until:
+        report.add(name, "skipped", 0, f"no time: {options.budget} s were over; run it by its name")
+        return
     t = harness.Context(name, options)
     outcome, text = "passed", ""
     try:
@@ -132,7 +135,8 @@ def main():
     parser.add_argument("--backend", default=os.environ.get("IRONCLAW_TEST_BACKEND", "auto"))
     parser.add_argument("--image", default=os.environ.get("IRONCLAW_TEST_IMAGE"), help="of the VMs, instead of base")
     parser.add_argument("--cpus", type=int, default=os.environ.get("IRONCLAW_TEST_CPUS"), help="of each VM")
-    parser.add_argument("--only", default="", help="whole names of tests, with commas between them")
+    parser.add_argument("--only", default="", help="whole names of tests, with commas between them; in this order")
+    parser.add_argument("--budget", type=int, help="begin no test after so many seconds; the rest counts as skipped")
     parser.add_argument("--prepared", action="store_true", help="the build tree and the image are up to date")
     parser.add_argument("--build", default="build")
     parser.add_argument("--timeout", type=int, default=300, help="seconds for one test")
@@ -151,6 +155,9 @@ def main():
             getattr(suites, suite.replace("-", "_"))(options, report)
     only = [name for name in options.only.split(",") if name]
     tests = [test for suite in wanted if suite in GUEST_SUITES for test in discover(suite, options.name, only)]
+    if only:
+        tests.sort(key=lambda test: only.index(test[0]))
+    options.until = started + options.budget if options.budget else None
     if not (options.suite or options.name or only):
         tests = short(tests, report)
     together = [test for test in tests if not getattr(test[1], "alone", False)]

@@ -24,15 +24,19 @@ integration/guest.root_file_system_is_an_overlay integration/guest.clock_and_ent
 integration/kept.twenty_execs_at_once integration/kept.logs integration/kept.ps_and_inspect integration/kept.stop_kill_rm
 integration/kept.pause integration/tty.session integration/crash.kill_of_everything
 integration/jail.stages integration/jail.group integration/jail.limit_above_the_group integration/jail.strict
+integration/jail.disk_limit
 integration/audit.refused_call_ends_the_vm escape/intruder.jail_of_ironclaw escape/intruder.memory
 integration/errors.hardware_isolation_required escape/hostile_agent.lies_when_ready
-escape/root.devices
 integration/clones.no_two_clones_have_a_secret_in_common integration/clones.the_check_notices_clones_that_are_not_reseeded
 integration/clones.nothing_runs_in_a_clone_before_its_handshake integration/snapshots.run_makes_a_template_and_starts_from_it
+integration/pool.warm_up integration/pool.kept_vm_of_a_pool integration/snapshots.kill_of_snapshot_create
 integration/snapshots.restore_of_a_kept_vm integration/snapshots.fork_into_three_while_commands_run
-integration/snapshots.snapshot_under_load integration/snapshots.kill_of_snapshot_create integration/pool.warm_up
-integration/pool.kept_vm_of_a_pool
+integration/snapshots.snapshot_under_load
 """.split()
+ON_KVM_S = 480          # in each of two hosts; on a slow machine the last of these are left out then, and counted
+ON_KVM_MIN_S = 240      # where the hosts' kernel took some of it, which is built once
+HOST_TIMEOUT_S = 1200
+STOOD_STILL = 123       # bench-host/host.py
 
 
 def step(report, name, argv, show=False, env=None):
@@ -133,10 +137,12 @@ def api(options, report):
     module.run(str(Path(options.build).resolve() / "src/monitor/ironclaw-vmm"), options.name, report)
 
 
-def on_kvm(names, options, report):
-    """These tests in one test host; each of its lines is one of ours."""
+def on_kvm(names, options, report, budget, again=True):
+    """These tests in one test host; each of its lines is one of ours. The emulated machine as a whole stands still now and
+    then (HACKING.md, "Test host"): then what it had not yet done is done in another, once."""
     started, seen, current, text = time.monotonic(), set(), None, ""
-    argv = [ROOT / "tests/bench-host/run", "--build", options.build, "--memory", "2048", "--only", ",".join(names)]
+    argv = [ROOT / "tests/bench-host/run", "--build", options.build, "--memory", "2048", "--timeout", str(HOST_TIMEOUT_S),
+            "--budget", str(budget), "--only", ",".join(names)]
     child = subprocess.Popen([str(a) for a in argv], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              env=dict(os.environ, IRONCLAW_TEST_ATTEMPTS="lines"))
     outcomes = {"ok": "passed", "FAIL": "failed", "skip": "skipped"}
@@ -159,7 +165,11 @@ def on_kvm(names, options, report):
             text += line[4:]
     flush()
     child.wait()
-    missing = sorted(set(names) - seen)
+    missing = [name for name in names if name not in seen]
+    if child.returncode == STOOD_STILL and again:
+        print(f"bench-host: another test host for: {' '.join(missing)}", flush=True)
+        on_kvm(missing, options, report, budget // 2, again=False)
+        return
     if child.returncode not in (0, 1) or missing:
         report.add("bench-host", "failed", time.monotonic() - started,
                    f"status {child.returncode}; not run: {' '.join(missing) or 'none'}")
@@ -168,8 +178,10 @@ def on_kvm(names, options, report):
 def bench_host(options, report):
     """A selection of the suites with guests on a real KVM, in two test hosts at once: each has one CPU."""
     names = [name for name in ON_KVM if options.name in f"bench-host/{name}"]
+    started = time.monotonic()
     if not names or not step(report, "bench-host kernel", [ROOT / "tests/bench-host/run", "--kernel"], show=True):
         return
+    budget = max(ON_KVM_MIN_S, ON_KVM_S - int(time.monotonic() - started))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(on_kvm, part, options, report) for part in (names[0::2], names[1::2]) if part]:
+        for future in [pool.submit(on_kvm, part, options, report, budget) for part in (names[0::2], names[1::2]) if part]:
             future.result()

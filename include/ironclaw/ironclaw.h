@@ -120,7 +120,9 @@ struct ic_vm_config {
     uint32_t max_lifetime_ms;  /* from the start on, whatever the VM does then; its monitor sees to it; 0: none */
     uint32_t max_output_bytes; /* of each command, both outputs together; 0: none */
     uint32_t max_connections;  /* vsock connections at a time, 4..1023; 0: 1023 */
-    char **env;                /* NAME=value, for each command; NULL-terminated or NULL */
+    /* What its processes may read from, and write to, each of the host's disks; by cgroup v2. 0: no limit. */
+    uint32_t max_disk_mib_per_s, max_disk_ops_per_s;
+    char **env; /* NAME=value, for each command; NULL-terminated or NULL */
     size_t env_count;
     char *user;          /* for each command; NULL: the image's */
     bool tied_to_caller; /* not in JSON: the VM ends when the thread that spawned it ends */
@@ -195,10 +197,13 @@ IC_API int ic_vm_stop(ic_vm *vm, uint32_t timeout_ms, struct ic_error *error);
 /* Ends its processes at once. The record and logs of a `keep` VM stay. */
 IC_API int ic_vm_kill(ic_vm *vm, struct ic_error *error);
 IC_API int ic_vm_pause(ic_vm *vm, struct ic_error *error);
+/* Its clock, which may have stood, gets the host's time; a guest that can't be told within 2 s goes on without. */
 IC_API int ic_vm_resume(ic_vm *vm, struct ic_error *error);
 /* Saves a running VM under a name, for ic_restore_vm(); it goes on afterwards. Its commands and connections are not
  * part of it: they end in what is restored, as if their caller had hung up. *ret_pause_us (may be NULL): how long the
- * VM did not run. */
+ * VM did not run. With QEMU, and for ic_vm_fork(), too: -IC_ERR_UNSUPPORTED when it was booted cold or is tied to its
+ * caller, -IC_ERR_GUEST while a command or a copy is in progress in it that does not end within a second, as its
+ * connections have to end. Commands and copies that begin meanwhile wait. */
 IC_API int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct ic_error *error);
 
 struct ic_restore_options {
@@ -207,6 +212,7 @@ struct ic_restore_options {
     bool tied_to_caller; /* as in struct ic_vm_config */
     bool keep;
     uint32_t max_lifetime_ms;
+    uint32_t max_disk_mib_per_s, max_disk_ops_per_s; /* 0: as when it was saved; UINT32_MAX: no limit */
 };
 /* A new VM that goes on where the snapshot was taken, with a generation, host name, ids and randomness of its own. */
 IC_API int ic_restore_vm(

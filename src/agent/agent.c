@@ -111,6 +111,12 @@ static int on_listener(struct loop_fd *source, uint32_t events)
     return 0;
 }
 
+void agent_accept(struct agent *agent)
+{
+    if (!agent->accept_more.armed)
+        (void)on_listener(&agent->listener, EPOLLIN);
+}
+
 static int on_accept_more(struct loop_timer *timer)
 {
     struct agent *agent = CONTAINER_OF(timer, struct agent, accept_more);

@@ -53,6 +53,7 @@ struct agent {
     struct freeze freeze;
     bool change_user; /* false without root's rights: every command runs as the agent itself */
     bool power_off;   /* why the loop ended */
+    bool has_time;    /* the host has said it */
     int null_fd;
     struct spawn *spawning; /* starts whose session is gone before the child was */
     uint64_t reaped;
@@ -78,6 +79,9 @@ void agent_keep_spawn(struct agent *agent, struct spawn *spawn);
 
 /* Begins to connect to the host's ready port. Negative errno when that can't even begin. */
 int agent_connect_ready(struct agent *agent, uint64_t patience_ms);
+
+/* Takes the connections that already wait. */
+void agent_accept(struct agent *agent);
 
 /* A session that serves fd (taken over also on failure); `ready` for the connection that the agent made. */
 int agent_add_session(struct agent *agent, int fd, bool ready);

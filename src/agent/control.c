@@ -15,6 +15,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 
+#define LATE_MAX_NS 1000000000u
+
 void control_answer(struct session *s)
 {
     session_step(s, WIRE_OK);
@@ -39,13 +41,21 @@ void control_send_ready(struct session *s)
     session_touch(s);
 }
 
-/* Positive errno, or negative for a malformed payload; as add_entropy(). */
-static int set_time(const uint8_t *payload, size_t len)
+/* What is told is late by the way it took: who is told again goes by the latest, and a clock that was right stays so. A
+ * host whose own was put back says something quite different. Positive errno, or negative for a malformed payload, as
+ * add_entropy(). */
+static int set_time(struct agent *agent, const uint8_t *payload, size_t len)
 {
-    uint64_t ns;
+    uint64_t ns, now = clock_unix_ns();
     int r = wire_get_time(&ns, payload, len);
 
-    return r < 0 ? r : -identity_set_clock(ns);
+    if (r < 0)
+        return r;
+    if (agent->has_time && now >= ns && now - ns < LATE_MAX_NS)
+        return 0;
+    r = identity_set_clock(ns);
+    agent->has_time |= r == 0;
+    return -r;
 }
 
 static int add_entropy(struct agent *agent, const uint8_t *payload, size_t len)
@@ -125,7 +135,7 @@ int control_frame(struct session *s, enum wire_type type, const uint8_t *payload
 
     switch (type) {
     case WIRE_TIME:
-        r = set_time(payload, len);
+        r = set_time(s->agent, payload, len);
         break;
     case WIRE_ENTROPY:
         r = add_entropy(s->agent, payload, len);
@@ -139,6 +149,7 @@ int control_frame(struct session *s, enum wire_type type, const uint8_t *payload
     case WIRE_PING:
         break;
     case WIRE_FREEZE:
+    case WIRE_UNPLUG:
     case WIRE_THAW:
     case WIRE_CLONE:
         return freeze_frame(s, type, payload, len);

@@ -24,11 +24,13 @@ static void linger(int fd)
 {
     uint64_t deadline = deadline_after_ms(SESSION_LINGER_MS);
     char discard[4096];
+    ssize_t n = 1;
 
     (void)shutdown(fd, SHUT_WR);
-    while (fd_wait(fd, POLLIN, deadline) == 0) {
-        if (recv(fd, discard, sizeof(discard), MSG_DONTWAIT) == 0)
-            break;
+    while (n > 0 && deadline_poll_ms(deadline) > 0 && fd_wait(fd, POLLIN, deadline) == 0) {
+        n = recv(fd, discard, sizeof(discard), MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            n = 1; /* any other error stays, and poll(2) says at once that it is there */
     }
 }
 

@@ -18,6 +18,7 @@
 #include "agent/agent.h"
 #include "agent/boot.h"
 #include "agent/control.h"
+#include "agent/plug.h"
 #include "agent/session.h"
 #include "base/clock.h"
 #include "base/fd.h"
@@ -126,18 +127,23 @@ static bool no_device(int error)
 static void look_for_device(struct freeze *f)
 {
     static const char line[] = "ironclaw-agent: frozen, waiting for a vsock device\n";
-    _cleanup_(fd_closep) int fd = open("/sys/bus/pci/rescan", O_WRONLY | O_CLOEXEC);
+    int r;
 
-    /* The kernel tells about every port each time it looks: that would cost a clone its exits, and bury the line below.
-     */
-    if (!f->said_waiting)
+    if (!f->looking) {
+        /* The kernel tells about every port each time it looks: that would cost a clone its exits, and bury the line
+         * below. */
         (void)klogctl(BOOT_CONSOLE_LEVEL, NULL, BOOT_CONSOLE_WARNINGS);
-    /* On the console itself: who makes the template reads it there. */
-    if (!f->said_waiting && write(STDERR_FILENO, line, sizeof(line) - 1) < 0)
-        log_msg(LOG_WARN, "no console: %s", strerror(errno));
-    f->said_waiting = true;
-    if (fd >= 0 && write(fd, "1", 1) < 0)
-        log_msg(LOG_WARN, "looking for devices: %s", strerror(errno));
+        r = plug_power_on();
+        if (r < 0)
+            log_msg(LOG_WARN, "power of the ports: %s", strerror(-r));
+        /* On the console itself: who makes the template reads it there. */
+        if (f->template && write(STDERR_FILENO, line, sizeof(line) - 1) < 0)
+            log_msg(LOG_WARN, "no console: %s", strerror(errno));
+        f->looking = true;
+    }
+    r = plug_look();
+    if (r < 0 && r != -ENOENT)
+        log_msg(LOG_WARN, "looking for devices: %s", strerror(-r));
 }
 
 static void retry_after(struct agent *agent, uint64_t ms)
@@ -169,12 +175,46 @@ static int on_retry(struct loop_timer *timer)
     return 0;
 }
 
+/* Sessions whose connections carry something of somebody's, or may yet; `all`: also those whose last frames have
+ * perhaps not been read. */
+static unsigned count_busy(struct agent *agent, bool all)
+{
+    unsigned n = 0;
+
+    agent_accept(agent);
+
+    for (unsigned i = 0; i < AGENT_SESSIONS_MAX; i++) {
+        const struct session *s = agent->sessions[i];
+
+        if (s && !s->ready && (s->ending ? all : s->state == WIRE_ST_START || s->kind != WIRE_SESSION_CONTROL))
+            n++;
+    }
+    return n;
+}
+
+/* Once nobody loses anything by it: who has had the last frame closes, or is left after SESSION_LINGER_MS. */
+static void let_go_if_due(struct agent *agent)
+{
+    struct freeze *f = &agent->freeze;
+    int r;
+
+    if (!f->unplug || f->by || count_busy(agent, true) > 0)
+        return;
+    f->unplug = false;
+    r = plug_let_go();
+    if (r < 0)
+        log_msg(LOG_WARN, "letting go of the vsock device: %s", strerror(-r));
+}
+
 void freeze_session_gone(struct agent *agent, const struct session *session)
 {
     struct freeze *f = &agent->freeze;
 
-    if (session == f->by)
+    if (session == f->by) {
         f->by = NULL;
+        loop_arm(&agent->loop, &f->waiting, deadline_after_ms(FREEZE_ABANDONED_MS));
+    }
+    let_go_if_due(agent);
     if (!f->on || agent->ready || f->by || f->retry.armed)
         return;
     if (session->ready && session->connecting) {
@@ -207,10 +247,69 @@ static bool has_device(void)
     return fd >= 0 && ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) == 0 && cid != VMADDR_CID_ANY;
 }
 
+static void refuse(struct session *s)
+{
+    session_fail(s, WIRE_E_LIMIT, EBUSY, "%s",
+            s->agent->freeze.template ? "this guest is a template: it runs nothing before it is cloned"
+                                      : "the guest is frozen, to be saved; try again when that is done");
+}
+
+static unsigned count_waiting(const struct agent *agent)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < AGENT_SESSIONS_MAX; i++)
+        n += agent->sessions[i] && agent->sessions[i]->waiting;
+    return n;
+}
+
+bool freeze_holds(struct session *s)
+{
+    const struct freeze *f = &s->agent->freeze;
+
+    if (!f->on || s->state != WIRE_ST_REQUEST || s->kind == WIRE_SESSION_CONTROL)
+        return false;
+    if (s->waiting)
+        return true;
+    if (f->template || f->unplug || (!f->by && !f->waiting.armed) || count_waiting(s->agent) >= FREEZE_WAITING_MAX ||
+            s->agent->session_count > AGENT_SESSIONS_MAX - FREEZE_SPARE)
+        refuse(s);
+    else
+        s->waiting = true;
+    return true;
+}
+
+static void close_waiting(struct agent *agent)
+{
+    for (unsigned i = 0; i < AGENT_SESSIONS_MAX; i++) {
+        if (agent->sessions[i] && agent->sessions[i]->waiting)
+            session_close(agent->sessions[i]);
+    }
+}
+
+static int on_waiting(struct loop_timer *timer)
+{
+    struct agent *agent = CONTAINER_OF(timer, struct agent, freeze.waiting);
+
+    for (unsigned i = 0; i < AGENT_SESSIONS_MAX; i++) {
+        struct session *s = agent->sessions[i];
+
+        if (!s || !s->waiting)
+            continue;
+        s->waiting = false;
+        if (agent->freeze.on)
+            refuse(s);
+        else
+            session_resume(s);
+    }
+    return 0;
+}
+
 void freeze_init(struct agent *agent)
 {
     agent->freeze = (struct freeze){.template = agent->options.template};
     agent->freeze.retry.expired = on_retry;
+    agent->freeze.waiting.expired = on_waiting;
     if (agent->freeze.template) {
         if (!agent->options.listen_unix) { /* in a guest: the memory is all ours */
             read_ahead(has_device());
@@ -219,18 +318,6 @@ void freeze_init(struct agent *agent)
         begin(agent);
         agent->freeze.patience_ms = AGENT_READY_TIMEOUT_MS; /* of a boot, of which nobody makes a copy yet */
     }
-}
-
-bool freeze_refuses(struct session *s)
-{
-    const struct freeze *f = &s->agent->freeze;
-
-    if (!f->on)
-        return false;
-    session_fail(s, WIRE_E_LIMIT, EBUSY, "%s",
-            f->template ? "this guest is a template: it runs nothing before it is cloned"
-                        : "the guest is frozen: it runs nothing before it is thawed or cloned");
-    return true;
 }
 
 static void freeze(struct session *s)
@@ -243,6 +330,7 @@ static void freeze(struct session *s)
         if (r == 0) {
             begin(agent);
             agent->freeze.by = s;
+            loop_disarm(&agent->loop, &agent->freeze.waiting);
         }
     }
     if (r == -ENOTSUP)
@@ -251,6 +339,24 @@ static void freeze(struct session *s)
         session_fail(s, WIRE_E_IO, -r, "can't stop the commands: %s", strerror(-r));
     else
         control_answer(s);
+}
+
+static void unplug(struct session *s)
+{
+    struct freeze *f = &s->agent->freeze;
+    unsigned busy = count_busy(s->agent, false);
+
+    if (f->by != s)
+        session_fail(s, WIRE_E_INVALID, EPERM, "can't unplug: this session has not frozen the guest");
+    else if (busy > 0)
+        session_fail(s, WIRE_E_LIMIT, EBUSY,
+                "commands or copies are in progress (%u), whose connections would end; try again when they have", busy);
+    else if (plug_is_there() < 0)
+        session_fail(s, WIRE_E_IO, ENODEV, "can't unplug: the vsock device is not behind a PCI port");
+    else {
+        f->unplug = true;
+        control_answer(s);
+    }
 }
 
 /* Commands whose host is gone end before they could run once more, as they do after any hang-up. */
@@ -281,9 +387,9 @@ static int serve_again(struct session *s)
     if (agent->ready && agent->ready->connecting)
         session_close(agent->ready); /* still frozen: it means nothing yet */
     loop_disarm(&agent->loop, &f->retry);
-    if (f->said_waiting)
+    if (f->looking)
         (void)klogctl(BOOT_CONSOLE_LEVEL, NULL, BOOT_CONSOLE_ALL);
-    f->on = f->template = false;
+    f->on = f->template = f->looking = f->unplug = false;
     f->by = NULL;
     return 0;
 }
@@ -303,6 +409,7 @@ static void thaw(struct session *s)
         return;
     }
     control_answer(s);
+    loop_arm(&agent->loop, &agent->freeze.waiting, clock_now_ms()); /* the answer goes first */
     if (agent->options.tied && !agent->ready && !agent->options.listen_unix)
         agent_untied(agent); /* the connection ended while that meant nothing */
 }
@@ -329,6 +436,8 @@ static void become_clone(struct session *s, const struct wire_clone *clone)
         session_fail(s, WIRE_E_IO, -r, "can't become a clone: %s: %s", what, strerror(-r));
         return;
     }
+    close_waiting(agent);
+    agent->has_time = true;
     agent->options.tied = tied;
     control_answer(s);
 }
@@ -338,10 +447,12 @@ int freeze_frame(struct session *s, enum wire_type type, const uint8_t *payload,
     struct wire_clone clone;
     int r;
 
-    if (s->version < WIRE_FREEZE_SINCE)
+    if (s->version < (type == WIRE_UNPLUG ? WIRE_UNPLUG_SINCE : WIRE_FREEZE_SINCE))
         return -EPROTO;
     if (type == WIRE_FREEZE) {
         freeze(s);
+    } else if (type == WIRE_UNPLUG) {
+        unplug(s);
     } else if (type == WIRE_THAW) {
         thaw(s);
     } else {

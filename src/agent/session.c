@@ -126,7 +126,7 @@ static void watch(struct session *s)
 {
     uint32_t events = EPOLLRDHUP;
 
-    if (s->ending || !s->exec || !exec_is_full(s->exec))
+    if (s->ending || (!s->waiting && (!s->exec || !exec_is_full(s->exec))))
         events |= EPOLLIN;
     if (session_unsent(s) > 0)
         events |= EPOLLOUT;
@@ -186,8 +186,6 @@ static void take_hello(struct session *s, const uint8_t *payload, size_t len)
     } else {
         s->kind = hello.session;
         s->version = MIN(hello.version, (uint16_t)WIRE_VERSION);
-        if (s->kind != WIRE_SESSION_CONTROL)
-            (void)freeze_refuses(s);
     }
 }
 
@@ -204,13 +202,11 @@ static int take_frame(struct session *s, const struct wire_frame *frame, const u
         take_hello(s, payload, frame->len);
         return 0;
     case WIRE_EXEC:
-        if (!freeze_refuses(s))
-            exec_start(s, payload, frame->len);
+        exec_start(s, payload, frame->len);
         return 0;
     case WIRE_PUT:
     case WIRE_GET:
-        if (!freeze_refuses(s))
-            copy_start(s, frame->type, payload, frame->len);
+        copy_start(s, frame->type, payload, frame->len);
         return 0;
     case WIRE_STDIN:
     case WIRE_CLOSE_STDIN:
@@ -232,7 +228,7 @@ void session_resume(struct session *s)
     const uint8_t *payload;
     int r = 0;
 
-    while (!s->ending && s->copy_pid == 0 && (!s->exec || !exec_is_full(s->exec))) {
+    while (!s->ending && s->copy_pid == 0 && (!s->exec || !exec_is_full(s->exec)) && !freeze_holds(s)) {
         r = wire_reader_next(&s->reader, &frame, &payload);
         if (r == 0)
             break;
@@ -315,6 +311,8 @@ static int on_timer(struct loop_timer *timer)
 
     if (s->ending)
         session_close(s);
+    else if (s->waiting)
+        loop_arm(&s->agent->loop, &s->timer, deadline_after_ms(SESSION_GREET_MS));
     else
         session_fail(s, WIRE_E_PROTOCOL, ETIMEDOUT, "no request within %u ms", SESSION_GREET_MS);
     return 0;

@@ -44,6 +44,7 @@ struct session {
     bool ready, connecting; /* the connection that the agent made */
     bool ending, lingering; /* last frame queued; sent and shut down */
     bool dirty;             /* has something to flush */
+    bool waiting;           /* for the guest to be thawed; its request is not read before */
     struct exec *exec;
     pid_t copy_pid; /* a child serves the connection; conn is closed here */
     struct cgroup *copy_cgroup;
@@ -66,7 +67,7 @@ void session_fail(struct session *session, enum wire_error_code code, int os_err
         _printf_(4, 5);
 /* Sends what can be sent. May free the session. */
 void session_flush(struct session *session);
-/* Takes frames that have been received, when a command can take input again. */
+/* Takes frames that have been received, when a command can take input again, or the session has waited. */
 void session_resume(struct session *session);
 /* Like session_free, from inside its callbacks: removes it from the agent's table too. */
 void session_close(struct session *session);

@@ -147,17 +147,34 @@ static void thaw_of_what_is_not_frozen_is_in_order_and_clone_is_not(void **state
     assert_non_null(strstr(c.message, "not frozen"));
 }
 
-static void a_host_of_version_1_can_not_freeze(void **state)
+/* As a host of this version; PING shows that the session is served. */
+static void ask_in_version(struct client *c, unsigned version, enum wire_type type)
+{
+    client_open(c, WIRE_SESSION_CONTROL);
+    c->out.data[WIRE_HEADER_SIZE + 4] = (uint8_t)version; /* HELLO's */
+    wire_put_empty(&c->out, WIRE_PING);
+    wire_put_empty(&c->out, type);
+    client_send(c);
+    assert_int_equal(client_step(c), WIRE_OK);
+}
+
+static void hosts_of_older_versions_can_not_freeze_or_unplug(void **state)
 {
     struct client c;
 
-    client_open(&c, WIRE_SESSION_CONTROL);
-    c.out.data[WIRE_HEADER_SIZE + 4] = 1; /* HELLO's version */
-    wire_put_empty(&c.out, WIRE_PING);
-    wire_put_empty(&c.out, WIRE_FREEZE);
-    client_send(&c);
-    assert_int_equal(client_step(&c), WIRE_OK);
+    ask_in_version(&c, WIRE_FREEZE_SINCE - 1, WIRE_FREEZE);
     expect_refusal(&c, WIRE_E_PROTOCOL);
+    ask_in_version(&c, WIRE_UNPLUG_SINCE - 1, WIRE_UNPLUG);
+    expect_refusal(&c, WIRE_E_PROTOCOL);
+}
+
+static void who_has_not_frozen_the_guest_can_not_unplug_it(void **state)
+{
+    struct client c;
+
+    ask_in_version(&c, WIRE_VERSION, WIRE_UNPLUG);
+    expect_refusal(&c, WIRE_E_INVALID);
+    assert_non_null(strstr(c.message, "has not frozen"));
 }
 
 /* A snapshot has the agent's memory, too. Read page by page, as some of it can't be. */
@@ -371,7 +388,8 @@ int main(int argc, char **argv)
             cmocka_unit_test(sessions_over_the_limit_are_refused),
             cmocka_unit_test(a_guest_without_control_groups_is_not_frozen),
             cmocka_unit_test(thaw_of_what_is_not_frozen_is_in_order_and_clone_is_not),
-            cmocka_unit_test(a_host_of_version_1_can_not_freeze),
+            cmocka_unit_test(hosts_of_older_versions_can_not_freeze_or_unplug),
+            cmocka_unit_test(who_has_not_frozen_the_guest_can_not_unplug_it),
             cmocka_unit_test(entropy_is_forgotten),
             cmocka_unit_test(a_tree_goes_in_and_comes_out_again),
             cmocka_unit_test(transfers_use_the_user_s_rights),

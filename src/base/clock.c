@@ -19,6 +19,14 @@ uint64_t clock_now_ms(void)
     return clock_now_us() / 1000;
 }
 
+uint64_t clock_unix_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
 uint64_t deadline_after_ms(uint64_t timeout_ms)
 {
     uint64_t deadline;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One monotonic clock for every deadline. Deadlines are absolute
- * CLOCK_MONOTONIC milliseconds; DEADLINE_NEVER never passes.
+ * One monotonic clock for every deadline, and the time of day. Deadlines are
+ * absolute CLOCK_MONOTONIC milliseconds; DEADLINE_NEVER never passes.
  */
 #pragma once
 
@@ -11,6 +11,8 @@
 
 uint64_t clock_now_ms(void);
 uint64_t clock_now_us(void);
+/* The time of day, since 1970, which may be set; for no deadline. */
+uint64_t clock_unix_ns(void);
 
 /* timeout_ms == 0 means no limit. */
 uint64_t deadline_after_ms(uint64_t timeout_ms);

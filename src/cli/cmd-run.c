@@ -22,7 +22,7 @@
 struct run_args {
     bool interactive, tty, rm, keep, require_hardware, strict, cold, quiet, json;
     struct cli_list env, env_files;
-    struct cli_number memory, timeout, max_lifetime, max_output, max_connections;
+    struct cli_number memory, timeout, max_lifetime, max_output, max_connections, max_disk, max_disk_ops;
     const char *workdir, *user, *cpus, *name, *image, *backend, *jail, *guest_seccomp, *config;
 };
 
@@ -44,6 +44,8 @@ static const struct cli_option options[] = {
         {0, "max-output", "SIZE", "kill a command that writes more: 64k, 10m", CLI_BYTES, FIELD(max_output), 0},
         {0, "max-connections", "N", "connections at a time (a command has one), 4 to 1023", CLI_COUNT,
                 FIELD(max_connections), 0},
+        {0, "max-disk", "N", "MiB/s from, and to, each of the host's disks", CLI_COUNT, FIELD(max_disk), 0},
+        {0, "max-disk-ops", "N", "the same in reads, and in writes, a second", CLI_COUNT, FIELD(max_disk_ops), 0},
         {0, "name", "ID", "name the VM", CLI_STRING, FIELD(name), 0},
         {0, "image", "NAME", "the image to boot (base)", CLI_STRING, FIELD(image), CLI_COMPLETE_IMAGE},
         {0, "backend", "auto|ironclaw|firecracker|qemu", "what runs the VM", CLI_CHOICE, FIELD(backend), 0},
@@ -90,6 +92,8 @@ static int apply_options(struct run *run)
             (r = cli_config_set_number(config, "max_lifetime_ms", &a->max_lifetime)) ||
             (r = cli_config_set_number(config, "max_output_bytes", &a->max_output)) ||
             (r = cli_config_set_number(config, "max_connections", &a->max_connections)) ||
+            (r = cli_config_set_number(config, "max_disk_mib_per_s", &a->max_disk)) ||
+            (r = cli_config_set_number(config, "max_disk_ops_per_s", &a->max_disk_ops)) ||
             (r = cli_config_set(config, "require_hardware_isolation", a->require_hardware ? "true" : NULL)) ||
             (r = cli_config_set(config, "cold_start", a->cold ? "true" : NULL)))
         return r;

@@ -63,6 +63,8 @@ int cli_config_machine(struct ic_vm_config *config, const struct cli_machine *m)
             (r = cli_config_set(config, "vcpu_count", m->cpus)) || (r = cli_config_set(config, "jail", m->jail)) ||
             (r = cli_config_set(config, "guest_seccomp", m->guest_seccomp)) ||
             (r = cli_config_set_number(config, "max_connections", &m->max_connections)) ||
+            (r = cli_config_set_number(config, "max_disk_mib_per_s", &m->max_disk)) ||
+            (r = cli_config_set_number(config, "max_disk_ops_per_s", &m->max_disk_ops)) ||
             (r = cli_config_set_number(config, "memory_mib", &m->memory)))
         return r;
     r = ic_vm_config_validate(config, &error);

@@ -14,7 +14,7 @@ int cli_config_set_number(struct ic_vm_config *config, const char *key, const st
 
 /* What a VM is that is prepared before somebody wants one: of config.json, then of the file `config`, then of these. */
 struct cli_machine {
-    struct cli_number memory, max_connections;
+    struct cli_number memory, max_connections, max_disk, max_disk_ops;
     const char *cpus, *image, *backend, *jail, *guest_seccomp, *config;
 };
 int cli_config_machine(struct ic_vm_config *config, const struct cli_machine *machine);

@@ -56,9 +56,11 @@ class Run(unittest.TestCase):
         self.assertIn("set timeout_ms=100", log())
 
     def test_limits(self):
-        status, _, err = run("run", "-q", "--max-lifetime", "1m", "--max-output", "64k", "--max-connections", "8", "true")
+        status, _, err = run("run", "-q", "--max-lifetime", "1m", "--max-output", "64k", "--max-connections", "8",
+                             "--max-disk", "20", "--max-disk-ops", "300", "true")
         self.assertEqual((status, err), (0, ""))
-        for line in ("set max_lifetime_ms=60000", "set max_output_bytes=65536", "set max_connections=8"):
+        for line in ("set max_lifetime_ms=60000", "set max_output_bytes=65536", "set max_connections=8",
+                     "set max_disk_mib_per_s=20", "set max_disk_ops_per_s=300"):
             self.assertIn(line, log())
         status, _, err = run("exec", "--max-output", "10k", "alpha", "--", "true")
         self.assertEqual((status, err), (125, "ironclaw: exec: true: wrote too much; it was killed; see --max-output\n"))
@@ -394,6 +396,8 @@ class Others(unittest.TestCase):
         self.assertEqual(json.loads(run("snapshot", "create", "--json", "alpha", "b")[1]), {"name": "b", "pause_us": 12340})
         expect(["restore", "before", "--name", "n", "--max-lifetime", "1m"], 0, "alpha\n",
                 "restore before as n keep=1 max_lifetime_ms=60000")
+        expect(["restore", "before", "--max-disk", "20", "--max-disk-ops", "0"], 0, "alpha\n",
+               "restore before as - keep=1 max_lifetime_ms=0", "max_disk=20 ops=4294967295")
         expect(["restore", "nope"], 125, "")
         expect(["fork", "-q", "-n", "2", "--name", "c", "alpha"], 0, "alpha\nalpha\n", "fork alpha 2 c")
         self.assertEqual(len(json.loads(run("fork", "--json", "-n", "3", "alpha")[1])["vms"]), 3)

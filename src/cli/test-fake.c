@@ -254,6 +254,8 @@ int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic
         return fail(error, IC_ERR_NOT_FOUND, "no snapshot 'nope'");
     note("restore %s as %s keep=%d max_lifetime_ms=%u", name, options->vm_id ? options->vm_id : "-", options->keep,
             options->max_lifetime_ms);
+    if (options->max_disk_mib_per_s || options->max_disk_ops_per_s)
+        note("max_disk=%u ops=%u", options->max_disk_mib_per_s, options->max_disk_ops_per_s);
     return ic_open_vm("alpha", ret_vm, error);
 }
 

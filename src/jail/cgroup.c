@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -290,6 +291,79 @@ int cgroup_end_named(const char *name, uint64_t deadline)
     if ((size_t)snprintf(path, sizeof(path), "%s/%s", base, name) >= sizeof(path))
         return -ENAMETOOLONG;
     return cgroup_end(path, deadline);
+}
+
+int cgroup_set_weight(const char *path, unsigned weight)
+{
+    struct statfs fs;
+    char text[16];
+
+    if (statfs(path, &fs) < 0)
+        return -errno;
+    if (fs.f_type != CGROUP2_SUPER_MAGIC)
+        return -EINVAL;
+    (void)snprintf(text, sizeof(text), "%u", weight);
+    return write_file(path, "cpu.weight", text);
+}
+
+/* Only for who asks for such a limit: it costs all groups beside and above this one a little. */
+static void enable_io(const char *path)
+{
+    char dir[PATH_MAX], *slash;
+
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    if ((slash = strrchr(dir, '/')))
+        *slash = '\0'; /* the base, which has it only if what is above gives it */
+    if ((slash = strrchr(dir, '/'))) {
+        *slash = '\0';
+        (void)write_file(dir, "cgroup.subtree_control", "+io");
+        *slash = '/';
+    }
+    (void)write_file(dir, "cgroup.subtree_control", "+io");
+}
+
+static void put_limit(char *line, size_t size, const char *word, uint64_t value)
+{
+    size_t len = strlen(line);
+
+    if (value > 0)
+        (void)snprintf(line + len, size - len, " r%s=%llu w%s=%llu", word, (unsigned long long)value, word,
+                (unsigned long long)value);
+    else
+        (void)snprintf(line + len, size - len, " r%s=max w%s=max", word, word);
+}
+
+int cgroup_limit_io(const char *path, const dev_t *disks, size_t count, uint64_t bytes_per_s, uint32_t ops_per_s,
+        char *why, size_t why_size)
+{
+    char memory[PATH_MAX];
+
+    enable_io(path);
+    if ((size_t)snprintf(memory, sizeof(memory), "%s/memory.max", path) >= sizeof(memory) || access(memory, F_OK) < 0) {
+        (void)snprintf(why, why_size,
+                "%.120s has no memory controller, without which the kernel does not know whose "
+                "the writes are",
+                path);
+        return -ENOTSUP;
+    }
+    for (size_t i = 0; i < count; i++) {
+        char line[160];
+        int r;
+
+        (void)snprintf(line, sizeof(line), "%u:%u", major(disks[i]), minor(disks[i]));
+        put_limit(line, sizeof(line), "bps", bytes_per_s);
+        put_limit(line, sizeof(line), "iops", ops_per_s);
+        r = write_file(path, "io.max", line);
+        if (r == -ENOENT) {
+            (void)snprintf(why, why_size, "the io controller of cgroup v2 can't be had in %.120s (io.max)", path);
+            return -ENOTSUP;
+        }
+        if (r < 0) {
+            (void)snprintf(why, why_size, "io.max of disk %u:%u: %s", major(disks[i]), minor(disks[i]), strerror(-r));
+            return r;
+        }
+    }
+    return 0;
 }
 
 bool cgroup_was_oom(const char *path)

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct cgroup_limits {
     uint64_t memory_bytes;      /* swap: none */
@@ -35,6 +36,16 @@ int cgroup_end(const char *path, uint64_t deadline);
 
 /* The same for the group that cgroup_make() would make by this name. */
 int cgroup_end_named(const char *name, uint64_t deadline);
+
+/* Its weight among its siblings for processor time, 1 to 10,000, of 100 at first. -ENOENT: no group, or no such
+ * control.
+ */
+int cgroup_set_weight(const char *path, unsigned weight);
+
+/* At most so many bytes and operations a second from each of these disks, and as many to it; 0: no limit. The devices
+ * are whole disks, not partitions. 0, or -errno with `why`: -ENOTSUP where the io controller is not to be had. */
+int cgroup_limit_io(const char *path, const dev_t *disks, size_t count, uint64_t bytes_per_s, uint32_t ops_per_s,
+        char *why, size_t why_size);
 
 /* Did the kernel kill in it for lack of memory? */
 bool cgroup_was_oom(const char *path);

@@ -79,13 +79,14 @@ pid_t jail_clone(const struct jail *jail, struct jail_report *ret, int *ret_pidf
     const struct {
         bool group, spaces;
     } tries[] = {{group, spaces}, {group, false}, {false, spaces}, {false, false}};
+    const size_t allowed = jail->strict ? 1 : jail->need_cgroup ? 2 : ARRAY_SIZE(tries);
     long pid = -EPERM, first = 0;
 
     *ret = (struct jail_report){.caller_uid = geteuid(), .caller_gid = getegid()};
     memcpy(ret->error, jail->skip, sizeof(ret->error));
-    if (jail->strict && (!group || !spaces))
+    if ((jail->strict && !spaces) || ((jail->strict || jail->need_cgroup) && !group))
         return -EPERM;
-    for (size_t i = 0; i < (jail->strict ? 1 : ARRAY_SIZE(tries)); i++) {
+    for (size_t i = 0; i < allowed; i++) {
         pid = clone_with(jail, tries[i].group, tries[i].spaces, ret_pidfd);
         if (pid < 0 && first == 0)
             first = pid;

@@ -78,6 +78,7 @@ struct jail {
     int cgroup_fd;         /* the group's directory; not looked at when its stage is skipped */
     int skip[JAIL_STAGES]; /* an errno: known already not to be had, or not wanted */
     bool strict;
+    bool need_cgroup; /* no start without that stage, though others may be missing */
 };
 
 /* Per stage: 0 done, else the errno of why not. */
@@ -92,7 +93,8 @@ int jail_add_mount(struct jail *jail, const char *path, enum jail_access access,
 
 /*
  * As fork(2): the pid in the parent, 0 in the child, or a negative errno. The child is in its cgroup and its namespaces
- * then, as far as *ret says. In a strict jail -errno with *ret set when one of the two can't be had.
+ * then, as far as *ret says. In a strict jail -errno with *ret set when one of the two can't be had, and with
+ * need_cgroup when that one can't.
  */
 pid_t jail_clone(const struct jail *jail, struct jail_report *ret, int *ret_pidfd);
 

@@ -321,6 +321,9 @@ static void strict_refuses(void **state)
 
     assert_int_equal(run_in(&jail, geteuid(), nothing, NULL, &report), FAILED_ENTER);
     assert_int_equal(report.error[JAIL_CGROUP], ENOTSUP);
+    jail = (struct jail){.skip = {[JAIL_CGROUP] = ENOTSUP}, .need_cgroup = true};
+    assert_int_equal(run_in(&jail, geteuid(), nothing, NULL, &report), FAILED_ENTER);
+    assert_int_equal(report.error[JAIL_CGROUP], ENOTSUP);
     jail = (struct jail){.skip = {[JAIL_LIMITS] = ENOTSUP}, .strict = true};
     assert_int_equal(run_in(&jail, geteuid(), nothing, NULL, &report), FAILED_ENTER);
 }

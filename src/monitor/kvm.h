@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * /dev/kvm and one VM in it: memory slots, in-kernel interrupt controllers,
- * eventfds. What KVM refuses comes back with a message that says what to do.
+ * /dev/kvm and one VM in it: memory slots, local APICs, eventfds for kicks,
+ * interrupts. What KVM refuses comes back with a message that says what to do.
  * Linux Documentation/virt/kvm/api.rst.
  */
 #pragma once
@@ -22,7 +22,7 @@ struct kvm {
 /* True when the processor shows vmx or svm. Without them a KVM may be there and interpret (design: PVM). */
 bool kvm_has_hardware(void);
 
-/* Opens KVM and makes the VM with its IOAPIC, PICs, local APICs and PIT. */
+/* Opens KVM and makes the VM, whose vCPUs will have KVM's local APICs; devices/ioapic.h is ours. */
 int kvm_init(struct kvm *kvm, struct vm_error *error);
 void kvm_deinit(struct kvm *kvm);
 
@@ -55,5 +55,6 @@ int kvm_add_memory(struct kvm *kvm, const struct memory *memory, bool track_dirt
 int kvm_take_dirty(const struct kvm *kvm, struct memory *memory, struct dirty_pages *ret, struct vm_error *error);
 /* A write of `value` (4 bytes) at `address` signals fd and does not leave the kernel. */
 int kvm_add_ioeventfd(struct kvm *kvm, int fd, uint64_t address, uint32_t value, struct vm_error *error);
-/* A write to fd pulses line `gsi` of the IOAPIC and PIC. */
-int kvm_add_irqfd(struct kvm *kvm, int fd, uint32_t gsi, struct vm_error *error);
+/* To the local APICs that a write of `data` to `address` means; for ioapic_init(), so `kvm` is a struct kvm. On any
+ * thread: it is in the APIC when this comes back. */
+void kvm_send_msi(void *kvm, uint32_t address, uint32_t data);

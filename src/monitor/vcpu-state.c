@@ -22,10 +22,8 @@
 #define MSR_MISC_ENABLE   0x1a0u
 #define MSR_MTRR_DEF_TYPE 0x2ffu
 
-#define APIC_LVT0   0x350u
-#define APIC_LVT1   0x360u
-#define APIC_EXTINT 0x700u
-#define APIC_NMI    0x400u
+#define APIC_LVT1 0x360u
+#define APIC_NMI  0x400u
 
 enum { SEL_CODE = 0x10, SEL_DATA = 0x18, SEL_TSS = 0x20 };
 
@@ -85,14 +83,13 @@ static void put_register(struct kvm_lapic_state *apic, uint32_t offset, uint32_t
     memcpy(apic->regs + offset, &value, sizeof(value));
 }
 
-/* As a firmware leaves it: the PIC on LINT0, NMI on LINT1. */
+/* As a firmware leaves it: NMI on LINT1. */
 static int set_apic(struct vcpu *vcpu, struct vm_error *error)
 {
     struct kvm_lapic_state apic;
 
     if (ioctl(vcpu->fd, KVM_GET_LAPIC, &apic) < 0)
         return failed(error, vcpu, "local APIC");
-    put_register(&apic, APIC_LVT0, APIC_EXTINT);
     put_register(&apic, APIC_LVT1, APIC_NMI);
     return ioctl(vcpu->fd, KVM_SET_LAPIC, &apic) < 0 ? failed(error, vcpu, "local APIC") : 0;
 }

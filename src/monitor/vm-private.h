@@ -5,6 +5,7 @@
 #include "monitor/boot/boot.h"
 #include "monitor/bus.h"
 #include "monitor/devices/devices.h"
+#include "monitor/devices/ioapic.h"
 #include "monitor/devices/mmio.h"
 #include "monitor/layout.h"
 #include "monitor/memory.h"
@@ -39,7 +40,8 @@ struct vm {
     struct balloon *balloon;
     struct serial *serial;
     struct i8042 *kbd;
-    int serial_irq, kbd_irq, event_irq;
+    struct ioapic ioapic;
+    struct irq_line event_irq; /* of the Generic Event Device */
 
     uint64_t start_us, start_cpu_us; /* of the process, for the boot timer */
     bool boot_timed;                 /* atomic: the guest wrote to it */

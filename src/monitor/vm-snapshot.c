@@ -4,14 +4,11 @@
  *
  *   saving      vCPUs are parked, so KVM's state stands still; the devices of the loop's thread wait, as we are that
  *               thread; drives are kept from serving by their locks until the memory is written, too.
- *   restoring   devices in the order in which they are attached, then KVM's controllers, which their interrupts would
- *               go to. Nothing is served before vm_go_on().
+ *   restoring   vCPUs with their local APICs, devices in the order in which they are attached, the I/O APIC; then the
+ *               guest is told what is new. Nothing is served before vm_go_on().
  *
- * An interrupt is given to KVM by an eventfd, whose work KVM does later, on a
- * thread of its own. Whether it was done when the controllers were saved,
- * nobody knows: so each one that a device still has to give is given once
- * more. Drivers take a surplus one for nothing. Kicks that waited in eventfds
- * are lost, and all queues looked through for it.
+ * An interrupt that was raised is in a local APIC by then, and saved with it.
+ * Kicks that waited in eventfds are lost, and all queues looked through for it.
  */
 #include <errno.h>
 #include <string.h>
@@ -42,6 +39,7 @@ static void save_devices(struct vm *vm, struct snapshot_writer *writer)
         virtio_mmio_save(&vm->virtio[i], snapshot_begin(writer, SNAPSHOT_VIRTIO, (uint32_t)i));
     serial_save(vm->serial, snapshot_begin(writer, SNAPSHOT_SERIAL, 0));
     i8042_save(vm->kbd, snapshot_begin(writer, SNAPSHOT_KEYBOARD, 0));
+    ioapic_save(&vm->ioapic, snapshot_begin(writer, SNAPSHOT_IOAPIC, 0));
 }
 
 static int save_state(struct vm *vm, const struct vm_save_options *options, struct buf *ret, struct vm_error *error)
@@ -142,6 +140,17 @@ static int restore_keyboard(struct vm *vm, const struct snapshot *from, struct v
     return snapshot_part_end(from, SNAPSHOT_KEYBOARD, 0, &rd, r, error);
 }
 
+static int restore_ioapic(struct vm *vm, const struct snapshot *from, struct vm_error *error)
+{
+    struct rd rd;
+    int r = snapshot_part(from, SNAPSHOT_IOAPIC, 0, &rd, error);
+
+    if (r < 0)
+        return r;
+    r = ioapic_load(&vm->ioapic, &rd, error);
+    return snapshot_part_end(from, SNAPSHOT_IOAPIC, 0, &rd, r, error);
+}
+
 int vm_restore(struct vm *vm, const struct snapshot *from, struct vm_error *error)
 {
     int r = 0;
@@ -152,6 +161,8 @@ int vm_restore(struct vm *vm, const struct snapshot *from, struct vm_error *erro
         r = restore_serial(vm, from, error);
     if (r == 0)
         r = restore_keyboard(vm, from, error);
+    if (r == 0)
+        r = restore_ioapic(vm, from, error);
     if (r == 0)
         r = snapshot_restore_vm(from, &vm->kvm, error);
     if (r < 0)
@@ -168,6 +179,4 @@ void vm_go_on(struct vm *vm)
 {
     for (size_t i = 0; i < vm->virtio_count; i++)
         virtio_mmio_go_on(&vm->virtio[i]);
-    serial_go_on(vm->serial);
-    i8042_go_on(vm->kbd);
 }

@@ -102,15 +102,13 @@ static int attach(
             .size = LAYOUT_VIRTIO_STEP,
             .irq = LAYOUT_VIRTIO_IRQ + (uint32_t)vm->virtio_count,
     };
-    r = virtio_mmio_init(mmio, dev, &vm->memory.gmem, loop);
+    r = virtio_mmio_init(mmio, dev, &vm->memory.gmem, ioapic_line(&vm->ioapic, where->irq), loop);
     if (r < 0)
         return vm_fail(error, r, "%s: %s", dev->name, strerror(-r));
     vm->virtio_count++;
     r = add_range(&vm->mmio, virtio_mmio_range(mmio, where->base), error);
     for (unsigned i = 0; r == 0 && i < dev->queue_count; i++)
         r = kvm_add_ioeventfd(&vm->kvm, mmio->kicks[i].source.fd, where->base + VIRTIO_MMIO_QUEUE_NOTIFY, i, error);
-    if (r == 0)
-        r = kvm_add_irqfd(&vm->kvm, mmio->irq_fd, where->irq, error);
     *ret = mmio;
     return r;
 }
@@ -161,14 +159,6 @@ static int add_virtio(struct vm *vm, const struct vm_options *options, struct vm
     return r;
 }
 
-static int add_line(struct vm *vm, int *ret_fd, uint32_t gsi, struct vm_error *error)
-{
-    *ret_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (*ret_fd < 0)
-        return vm_fail(error, -errno, "eventfd: %s", strerror(errno));
-    return kvm_add_irqfd(&vm->kvm, *ret_fd, gsi, error);
-}
-
 static int add_legacy(struct vm *vm, const struct vm_options *options, struct vm_error *error)
 {
     const char *path = options->config->serial.output_path;
@@ -178,27 +168,22 @@ static int add_legacy(struct vm *vm, const struct vm_options *options, struct vm
             .input_fd = path ? -1 : STDIN_FILENO,
             .output_fd = STDOUT_FILENO,
             .output_path = path,
+            .irq = ioapic_line(&vm->ioapic, LAYOUT_SERIAL_IRQ),
     };
     struct bus_range range;
-    int r = add_line(vm, &vm->serial_irq, LAYOUT_SERIAL_IRQ, error);
+    int r = serial_new(&vm->serial, &serial, error);
 
-    serial.irq_fd = vm->serial_irq;
-    if (r == 0)
-        r = serial_new(&vm->serial, &serial, error);
     if (r < 0)
         return r;
     serial_range(vm->serial, &range);
     r = add_range(&vm->pio, range, error);
-    if (r == 0)
-        r = add_line(vm, &vm->kbd_irq, LAYOUT_I8042_IRQ, error);
     if (r < 0)
         return r;
-    r = i8042_new(&vm->kbd, vm->kbd_irq, on_i8042_reset, vm);
+    r = i8042_new(&vm->kbd, ioapic_line(&vm->ioapic, LAYOUT_I8042_IRQ), on_i8042_reset, vm);
     if (r < 0)
         return vm_fail(error, r, "keyboard controller: %s", strerror(-r));
     i8042_range(vm->kbd, &range);
-    r = add_range(&vm->pio, range, error);
-    return r == 0 ? add_line(vm, &vm->event_irq, LAYOUT_EVENT_IRQ, error) : r;
+    return add_range(&vm->pio, range, error);
 }
 
 /* ---- the generation id ---- */
@@ -219,7 +204,7 @@ int vm_set_generation(struct vm *vm, struct vm_error *error)
     int r = new_generation(vm, error);
 
     if (r == 0)
-        fd_signal(vm->event_irq);
+        irq_raise(&vm->event_irq);
     return r;
 }
 
@@ -348,6 +333,8 @@ static int build(struct vm *vm, const struct vm_options *options, struct vm_erro
     if (r == 0)
         r = kvm_add_memory(&vm->kvm, &vm->memory, config->machine.track_dirty_pages, error);
     if (r == 0)
+        r = add_range(&vm->mmio, ioapic_range(&vm->ioapic), error);
+    if (r == 0)
         r = add_legacy(vm, options, error);
     if (r == 0)
         r = add_virtio(vm, options, error);
@@ -384,7 +371,9 @@ int vm_new(struct vm **ret, const struct vm_options *options, struct vm_error *e
     if (!vm)
         return vm_fail(error, -ENOMEM, "out of memory");
     vm->loop = options->loop;
-    vm->kvm.fd = vm->kvm.vm_fd = vm->serial_irq = vm->kbd_irq = vm->event_irq = -1;
+    vm->kvm.fd = vm->kvm.vm_fd = -1;
+    ioapic_init(&vm->ioapic, kvm_send_msi, &vm->kvm);
+    vm->event_irq = ioapic_line(&vm->ioapic, LAYOUT_EVENT_IRQ);
     vm->start_us = options->start_us;
     vm->start_cpu_us = options->start_cpu_us;
     vm->on_end = options->on_end;
@@ -421,9 +410,6 @@ static void free_devices(struct vm *vm)
     balloon_free(vm->balloon);
     serial_free(vm->serial);
     i8042_free(vm->kbd);
-    fd_close(vm->serial_irq);
-    fd_close(vm->kbd_irq);
-    fd_close(vm->event_irq);
 }
 
 /* vCPUs first, as they call devices; then devices, as they use memory. */

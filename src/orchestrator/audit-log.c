@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "jail/syscalls.h"
 #include "orchestrator/paths.h"
@@ -39,10 +39,7 @@ static const struct process_id *process_of(const struct record *record, unsigned
 
 static int64_t unix_ms(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    return (int64_t)(clock_unix_ns() / 1000000);
 }
 
 static int ring_path(char path[PATH_SIZE], const char *dir, unsigned role)

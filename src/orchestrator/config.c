@@ -57,6 +57,8 @@ static const struct key keys[] = {
         {"max_lifetime_ms", KEY_U32, FIELD(max_lifetime_ms), 0, UINT32_MAX},
         {"max_output_bytes", KEY_U32, FIELD(max_output_bytes), 0, UINT32_MAX},
         {"max_connections", KEY_U32, FIELD(max_connections), CONFIG_MIN_CONNECTIONS, CONFIG_MAX_CONNECTIONS},
+        {"max_disk_mib_per_s", KEY_U32, FIELD(max_disk_mib_per_s), 0, CONFIG_MAX_DISK_MIB_PER_S},
+        {"max_disk_ops_per_s", KEY_U32, FIELD(max_disk_ops_per_s), 0, UINT32_MAX},
         {"cold_start", KEY_BOOL, FIELD(cold_start)},
         {"env", KEY_ENV, FIELD(env)},
         {"user", KEY_STRING, FIELD(user)},

@@ -8,10 +8,11 @@
 
 #include "orchestrator/error.h"
 
-#define CONFIG_MAX_BYTES   (64u << 10) /* of a JSON document */
-#define CONFIG_MAX_ENV     1024u       /* entries */
-#define CONFIG_MAX_STRING  4096u       /* bytes of one value */
-#define CONFIG_MAX_OVERLAY (1u << 20)  /* MiB */
+#define CONFIG_MAX_BYTES          (64u << 10) /* of a JSON document */
+#define CONFIG_MAX_ENV            1024u       /* entries */
+#define CONFIG_MAX_STRING         4096u       /* bytes of one value */
+#define CONFIG_MAX_OVERLAY        (1u << 20)  /* MiB */
+#define CONFIG_MAX_DISK_MIB_PER_S (1u << 20)
 
 /* Vsock connections: those of `run` are its ready connection, its command, and one or two of other commands. */
 #define CONFIG_MIN_CONNECTIONS 4u

@@ -91,6 +91,11 @@ int confine_end(const struct record *record, uint64_t deadline)
     return r == -ETIMEDOUT ? r : 0;
 }
 
+int confine_set_weight(const struct record *record, unsigned weight)
+{
+    return record->cgroup ? cgroup_set_weight(record->cgroup, weight) : -ENOENT;
+}
+
 bool confine_was_oom(const struct record *record)
 {
     return record->cgroup && cgroup_was_oom(record->cgroup);
@@ -352,6 +357,7 @@ int confine_jail(const struct confine *c, struct jail *ret, const char *program,
             .processes = c->processes,
             .cgroup_fd = c->cgroup_fd,
             .strict = c->mode == IC_JAIL_STRICT,
+            .need_cgroup = c->need_cgroup,
     };
     enum program kind = kind_of(program);
     int r = 0;
@@ -477,6 +483,10 @@ int confine_spawn(const struct confine *c, const struct process_options *wanted,
                 "shows "
                 "all; jail off does without",
                 options.path, reason_of(-r));
+    if (options.jail && jail->need_cgroup && report.error[JAIL_CGROUP] && r != -EAGAIN && r != -ENOMEM)
+        return ic_fail(error, IC_ERR_DENIED,
+                "start of %s: its limit needs its cgroup, into which it can't be put: %s; leave the limit out",
+                options.path, reason_of(report.error[JAIL_CGROUP]));
     if (failed >= 0)
         return ic_fail_errno(error, r, "start of %s: jail, stage %s", options.path, jail_stage_names[failed]);
     if (options.jail && jail->strict && (r == -EPERM || r == -ENOSPC || r == -EUSERS))

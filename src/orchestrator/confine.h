@@ -21,6 +21,7 @@ struct confine {
     unsigned processes; /* at most, of all and so of each */
     int cgroup_fd;
     int cgroup_error; /* errno; with the reason in record->jail */
+    bool need_cgroup; /* set by the caller: no process starts outside it, whatever the mode */
 };
 
 /*
@@ -44,6 +45,9 @@ int confine_spawn(const struct confine *confine, const struct process_options *w
 /* What a VM's jail would have here: starts `argv` (ends by itself) in one of mode auto, with record->jail to show for
  * it. Its group is none that a VM can have. */
 int confine_probe(struct record *record, char *const *argv, struct ic_error *error);
+
+/* The weight of the VM's group among those of others for processor time. -ENOENT: it has none (jail/cgroup.h). */
+int confine_set_weight(const struct record *record, unsigned weight);
 
 /* Did the kernel end processes of the VM because its group's memory limit was reached? */
 bool confine_was_oom(const struct record *record);

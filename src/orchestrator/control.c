@@ -16,6 +16,7 @@
 #define STOP_TIMEOUT_MS  10000u
 #define KILL_PATIENCE_MS 100u /* before a VM's lock holder is presumed to be its creator, waiting for the boot */
 #define SHUTDOWN_SEND_MS 2000u
+#define TIME_TIMEOUT_MS  2000u
 
 int vm_lock(const char *vm_id, uint64_t deadline, struct table_entry *ret_entry, struct record *ret_record,
         struct ic_error *error)
@@ -202,9 +203,27 @@ int ic_vm_pause(ic_vm *vm, struct ic_error *error)
     return change_running(vm, IC_VM_READY, IC_VM_PAUSED, error);
 }
 
+/* Its clock may have stood, as QEMU's does. A guest that can't be told goes on with that. */
+static void tell_time(const char *vm_id)
+{
+    _cleanup_(record_deinitp) struct record record = {0};
+    _cleanup_(wire_reader_deinit) struct wire_reader reader = {0};
+    _cleanup_(fd_closep) int fd = -1;
+    _cleanup_(buf_deinit) struct buf none = {0};
+    uint64_t deadline = deadline_after_ms(TIME_TIMEOUT_MS);
+
+    if (table_read(&record, vm_id, NULL) == 0 &&
+            session_open(&record, WIRE_SESSION_CONTROL, &none, deadline, &fd, NULL) == 0)
+        (void)session_tell_time(&record, fd, &reader, UINT64_MAX, deadline, NULL);
+}
+
 int ic_vm_resume(ic_vm *vm, struct ic_error *error)
 {
-    return change_running(vm, IC_VM_PAUSED, IC_VM_READY, error);
+    int r = change_running(vm, IC_VM_PAUSED, IC_VM_READY, error);
+
+    if (r == 0)
+        tell_time(vm->vm_id);
+    return r;
 }
 
 static void fill_stats(struct ic_vm_stats *ret, const struct wire_stats *stats)

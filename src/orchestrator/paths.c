@@ -15,10 +15,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-
-/* Left to others: a part of the file system, of a large one so many bytes. */
-#define ROOM_PART  20
-#define ROOM_BYTES ((uint64_t)512 << 20)
+#include "base/room.h"
 
 #define DEPTH_MAX 32u /* directories open at a time */
 
@@ -165,17 +162,14 @@ int path_make_dir(const char *path, struct ic_error *error)
 int path_check_room(const char *dir, struct ic_error *error)
 {
     struct statvfs vfs;
-    uint64_t size, left;
 
     if (statvfs(dir, &vfs) < 0)
         return ic_fail_errno(error, -errno, "%s", dir);
-    size = (uint64_t)vfs.f_blocks * vfs.f_frsize;
-    left = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-    if (left >= MIN(size / ROOM_PART, ROOM_BYTES))
+    if (room_is_left(&vfs))
         return 0;
     return ic_fail(error, IC_ERR_NO_SPACE,
             "%s: the disk is nearly full (%llu MiB left); the rest is not for foreign data: make room", dir,
-            (unsigned long long)(left >> 20));
+            (unsigned long long)(room_bytes(&vfs) >> 20));
 }
 
 /*

@@ -23,6 +23,8 @@
 #define STAT_MAX    4096u
 #define STAT_PARENT 4 /* fields of /proc/PID/stat, proc(5) */
 #define STAT_FLAGS  9
+#define STAT_UTIME  14
+#define STAT_STIME  15
 #define STAT_START  22
 #define STAT_SIGNAL 31
 #define ENDING      0x404u /* PF_EXITING, PF_SIGNALED of the kernel */
@@ -53,6 +55,8 @@ int process_stat_parse(const char *text, struct process_stat *ret)
             stat.parent = (pid_t)value;
         else if (field == STAT_FLAGS)
             stat.doomed = value & ENDING;
+        else if (field == STAT_UTIME || field == STAT_STIME)
+            stat.cpu_ticks += value;
         else if (field == STAT_START)
             stat.start_ticks = value;
         else if (field == STAT_SIGNAL && (value & KILL_WAITS))
@@ -100,6 +104,13 @@ int process_identify(pid_t pid, struct process_id *ret)
         return r;
     *ret = (struct process_id){.pid = pid, .start_ticks = stat.start_ticks};
     return 0;
+}
+
+uint64_t process_cpu_ticks(const struct process_id *p)
+{
+    struct process_stat stat;
+
+    return read_stat(p->pid, &stat) == 0 && stat.start_ticks == p->start_ticks ? stat.cpu_ticks : 0;
 }
 
 /* How the last children of ours ended: who asks may come after whoever reaped. */

@@ -30,6 +30,7 @@ struct process_id {
 /* Of /proc/PID/stat, proc(5). */
 struct process_stat {
     uint64_t start_ticks;
+    uint64_t cpu_ticks; /* used by all its threads, those that ended too */
     pid_t parent;
     char state;
     bool doomed; /* it ends, or SIGKILL waits for it */
@@ -48,6 +49,9 @@ bool process_alive(const struct process_id *p);
 
 /* Alive, and not about to end: who is killed takes a moment to die, in which it must not pass for well. */
 bool process_well(const struct process_id *p);
+
+/* What it has used of processors, in sysconf(_SC_CLK_TCK) per second; 0 when it is gone. */
+uint64_t process_cpu_ticks(const struct process_id *p);
 
 /* How a process that was our child ended, as in siginfo_t: CLD_EXITED and a status, or CLD_KILLED, CLD_DUMPED and a
  * signal. False when it lives, was not ours, or is long forgotten. */

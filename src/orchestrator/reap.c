@@ -34,6 +34,7 @@
 #include "orchestrator/images/store.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/pool/pool.h"
+#include "orchestrator/share.h"
 #include "orchestrator/snapshots/saving.h"
 #include "orchestrator/state.h"
 #include "orchestrator/table-lock.h"
@@ -182,9 +183,11 @@ static int reap_recordless(const char *vm_id, struct ic_error *error)
     return r;
 }
 
-static int reap_one(const char *vm_id, struct ic_error *error)
+static int reap_one(const char *vm_id, struct share *share, struct ic_error *error)
 {
     struct table_entry entry = {.lock_fd = -1};
+    struct process_id own[VITALS_OWN];
+    size_t own_count = 0;
     _cleanup_(freep) char *dir = NULL;
     struct record record = {0};
     uint64_t deadline = 0;
@@ -192,12 +195,17 @@ static int reap_one(const char *vm_id, struct ic_error *error)
 
     if (r < 0)
         return r;
-    if (vitals_good(dir))
+    if (vitals_good(dir, own, &own_count)) {
+        share_look(share, vm_id, own, own_count);
         return saving_reap(vm_id, error);
+    }
     r = table_read(&record, vm_id, NULL);
     if (r < 0)
         return reap_recordless(vm_id, error);
     if (table_healthy(&record)) {
+        if (!state_is_final(record.state))
+            share_look(share, vm_id, (const struct process_id[]){record.monitor, record.vsock},
+                    record.vsock.pid != 0 ? 2 : 1);
         record_deinit(&record);
         return saving_reap(vm_id, error);
     }
@@ -344,21 +352,25 @@ static int reap_run_dirs(struct ic_error *error)
 int table_reap(struct ic_error *error)
 {
     struct ic_error first;
+    struct share share = {.fd = -1};
     size_t count = 0;
     char **ids = NULL;
     int r = table_ids(&ids, &count, error), result = 0;
 
     if (r < 0)
         return r;
+    if (count > 0)
+        share_begin_here(&share);
     /* One VM that can't be cleaned must not keep the others from it. */
     for (size_t i = 0; i < count; i++) {
-        r = reap_one(ids[i], &first);
+        r = reap_one(ids[i], &share, &first);
         if (r < 0 && result == 0) {
             result = r;
             if (error)
                 *error = first;
         }
     }
+    share_end(&share);
     table_free_ids(ids, count);
     confine_end_orphans();
     pool_reap();

@@ -98,6 +98,8 @@ char *record_encode(const struct record *r)
             "timeout_ms", (json_int_t)r->timeout_ms, "boot_timeout_ms", (json_int_t)r->boot_timeout_ms);
     ADD("{s:I, s:I, s:I}", "max_lifetime_ms", (json_int_t)r->max_lifetime_ms, "max_output_bytes",
             (json_int_t)r->max_output_bytes, "max_connections", (json_int_t)r->max_connections);
+    ADD("{s:I, s:I}", "max_disk_mib_per_s", (json_int_t)r->max_disk_mib_per_s, "max_disk_ops_per_s",
+            (json_int_t)r->max_disk_ops_per_s);
     ADD("{s:{s:s, s:I, s:s?}}", "overlay", "kind", overlay_words[r->overlay_kind], "size_mib",
             (json_int_t)r->overlay_size_mib, "path", r->overlay_path);
     ADD("{s:s, s:s, s:b, s:b}", "seccomp_level", seccomp_words[r->seccomp_level], "guest_seccomp",
@@ -276,6 +278,11 @@ static int decode_object(struct record *r, const json_t *root)
     r->max_lifetime_ms = (uint32_t)get_int(&g, "max_lifetime_ms", 0, UINT32_MAX);
     r->max_output_bytes = (uint32_t)get_int(&g, "max_output_bytes", 0, UINT32_MAX);
     r->max_connections = (uint32_t)get_int(&g, "max_connections", 0, UINT32_MAX);
+    /* Not in snapshots from before there was such a limit. */
+    if (json_object_get(root, "max_disk_mib_per_s") || json_object_get(root, "max_disk_ops_per_s")) {
+        r->max_disk_mib_per_s = (uint32_t)get_int(&g, "max_disk_mib_per_s", 0, UINT32_MAX);
+        r->max_disk_ops_per_s = (uint32_t)get_int(&g, "max_disk_ops_per_s", 0, UINT32_MAX);
+    }
     r->seccomp_level = get_word(&g, "seccomp_level", seccomp_words);
     r->guest_seccomp = get_word(&g, "guest_seccomp", seccomp_words);
     r->require_hardware_isolation = get_bool(&g, "require_hardware_isolation");

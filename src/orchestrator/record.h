@@ -34,6 +34,7 @@ struct record {
     bool keep, tied;
     uint32_t vcpu_count, memory_mib, timeout_ms, boot_timeout_ms;
     uint32_t max_lifetime_ms, max_output_bytes, max_connections; /* 0: none, none, as many as there can be */
+    uint32_t max_disk_mib_per_s, max_disk_ops_per_s;             /* 0: none */
     enum ic_overlay_kind overlay_kind;
     uint32_t overlay_size_mib;
     char *overlay_path; /* of ext4, else NULL */

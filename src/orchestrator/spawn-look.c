@@ -139,6 +139,8 @@ static void fill_record(struct spawn *s)
     r->max_lifetime_ms = c->max_lifetime_ms;
     r->max_output_bytes = c->max_output_bytes;
     r->max_connections = c->max_connections;
+    r->max_disk_mib_per_s = c->max_disk_mib_per_s;
+    r->max_disk_ops_per_s = c->max_disk_ops_per_s;
     r->overlay_kind = c->overlay.kind;
     r->overlay_size_mib = c->overlay.size_mib ? c->overlay.size_mib : c->memory_mib / 2;
     r->seccomp_level = c->seccomp_level;
@@ -177,6 +179,10 @@ static int look_at_origin(struct spawn *s, struct ic_error *error)
     record->keep = s->config.keep;
     record->tied = s->config.tied_to_caller;
     record->max_lifetime_ms = s->config.max_lifetime_ms;
+    if (s->plan.max_disk_mib_per_s > 0)
+        record->max_disk_mib_per_s = s->plan.max_disk_mib_per_s == UINT32_MAX ? 0 : s->plan.max_disk_mib_per_s;
+    if (s->plan.max_disk_ops_per_s > 0)
+        record->max_disk_ops_per_s = s->plan.max_disk_ops_per_s == UINT32_MAX ? 0 : s->plan.max_disk_ops_per_s;
     record->created_unix_ms = spawn_unix_ms();
     return 0;
 }

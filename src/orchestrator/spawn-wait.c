@@ -30,8 +30,6 @@
 #define FROZEN_LOG_MAX (1u << 20) /* of a boot that goes well */
 #define FROZEN_POLL_MS 20
 #define DYING_GRACE_MS 500u
-#define CLOCK_LATE_US  15000u
-#define CLOCK_TRIES    4
 
 /* ---- failing ---- */
 
@@ -233,45 +231,19 @@ static int wait_once(
     return p[1].revents ? spawn_fail_ended(s, error) : fail_vsock_ended(s, error);
 }
 
-static uint64_t realtime_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static int ask_agent(struct spawn *s, struct wire_reader *reader, const struct buf *request, uint64_t deadline,
-        struct ic_error *error)
-{
-    static const char doing[] = "identity of a clone";
-    enum wire_state state = WIRE_ST_CONTROL;
-    const uint8_t *payload = NULL;
-    struct wire_frame frame = {0};
-    int r = request->error ? request->error : fd_write_all(s->ready_fd, request->data, request->len, deadline);
-
-    if (r == 0)
-        r = session_next(s->ready_fd, reader, deadline, &frame, &payload);
-    if (r < 0)
-        return session_fail(&s->record, r, doing, error);
-    if (frame.type == WIRE_ERROR)
-        return session_fail_peer(&s->record, payload, frame.len, doing, error);
-    r = wire_step(&state, WIRE_SESSION_CONTROL, WIRE_FROM_AGENT, frame.type, false);
-    return r < 0 || frame.type != WIRE_OK ? session_fail(&s->record, -EPROTO, doing, error) : 0;
-}
-
 /* What came back from a snapshot is frozen until it is somebody of its own: randomness, clock, names. */
 int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error)
 {
+    static const char doing[] = "identity of a clone";
     struct record *record = &s->record;
-    _cleanup_(buf_deinit) struct buf request = {0}, time = {0};
+    _cleanup_(buf_deinit) struct buf request = {0};
     uint8_t entropy[SPAWN_ENTROPY_BYTES];
     struct wire_clone clone = {
             .flags = record->tied ? WIRE_CLONE_TIED : 0,
             .hostname = {record->vm_id, strlen(record->vm_id)},
             .entropy = {(const char *)entropy, sizeof(entropy)},
     };
-    uint64_t sent_us = clock_now_us();
+    uint64_t began_us = clock_now_us();
     int r;
 
     if (getrandom(entropy, sizeof(entropy), 0) != (ssize_t)sizeof(entropy) ||
@@ -279,20 +251,15 @@ int spawn_give_identity(struct spawn *s, struct wire_reader *reader, uint64_t de
         return ic_fail_errno(error, -errno, "random numbers");
     for (size_t i = 0; i < sizeof(clone.generation); i++)
         (void)snprintf(record->generation + 2 * i, 3, "%02x", clone.generation[i]);
-    clone.time_ns = realtime_ns();
+    clone.time_ns = clock_unix_ns();
     wire_put_clone(&request, &clone);
-    r = ask_agent(s, reader, &request, deadline, error);
+    r = session_ask(record, s->ready_fd, reader, &request, 1, deadline, doing, error);
     explicit_bzero(entropy, sizeof(entropy));
     if (request.data)
         explicit_bzero(request.data, request.size);
-    /* What a machine does first after it was copied is slow, and its clock then late by as much. */
-    for (int i = 0; r == 0 && i < CLOCK_TRIES && clock_now_us() - sent_us > CLOCK_LATE_US; i++) {
-        time.len = 0;
-        sent_us = clock_now_us();
-        wire_put_time(&time, realtime_ns());
-        r = ask_agent(s, reader, &time, deadline, error);
-    }
-    return r;
+    if (r == 0)
+        r = session_tell_time(record, s->ready_fd, reader, clock_now_us() - began_us, deadline, error);
+    return r < 0 ? session_fail(record, r, doing, error) : 0;
 }
 
 int spawn_wait_ready(struct spawn *s, struct wire_reader *reader, uint64_t deadline, struct ic_error *error)

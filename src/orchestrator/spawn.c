@@ -32,6 +32,7 @@
 #include "orchestrator/audit-log.h"
 #include "orchestrator/names.h"
 #include "orchestrator/config.h"
+#include "orchestrator/disk-limit.h"
 #include "orchestrator/exec.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/pool/pool.h"
@@ -76,10 +77,7 @@ static void spawn_init(struct spawn *s)
 
 int64_t spawn_unix_ms(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    return (int64_t)(clock_unix_ns() / 1000000);
 }
 
 void spawn_phase(struct spawn *s, enum record_phase phase)
@@ -195,6 +193,9 @@ static int start(struct spawn *s, struct ic_error *error)
 
     if (s->plan.from)
         snapshot_carry_note(s->plan.from, record->origin, sizeof(record->origin));
+    s->confine.need_cgroup = disk_limit_wanted(record);
+    if (r == 0)
+        r = disk_limit_set(record, error);
     if (r == 0)
         r = table_change(&s->entry, record, IC_VM_BOOTING, s->cause[0] ? s->cause : "asked for", error);
     if (r < 0)
@@ -217,7 +218,7 @@ static int start(struct spawn *s, struct ic_error *error)
     s->start.die_with_parent = record->tied;
     s->start.max_file_bytes = MAX(SPAWN_LOG_LIMIT_BYTES, s->overlay_bytes);
     s->start.for_template = s->plan.for_template;
-    if (s->backend->capabilities & BACKEND_SNAPSHOT)
+    if (s->backend->capabilities & BACKEND_WRITES_STATE)
         s->start.file_ceiling = spawn_file_ceiling(record);
     if (s->plan.from) {
         s->origin = (struct backend_snapshot){.state_path = s->plan.from->path[SNAPSHOT_STATE],
@@ -270,10 +271,8 @@ static void greet(const struct spawn *s)
 {
     _cleanup_(buf_deinit) struct buf b = {0};
     uint8_t entropy[SPAWN_ENTROPY_BYTES];
-    struct timespec now;
 
-    clock_gettime(CLOCK_REALTIME, &now);
-    wire_put_time(&b, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    wire_put_time(&b, clock_unix_ns());
     if (getrandom(entropy, sizeof(entropy), GRND_NONBLOCK) == (ssize_t)sizeof(entropy))
         wire_put_bytes(&b, WIRE_ENTROPY, entropy, sizeof(entropy));
     if (!b.error)
@@ -335,6 +334,7 @@ void spawn_lift_limits(const struct record *record)
     uint64_t ceiling = spawn_file_ceiling(record);
 
     (void)process_limit_files(&record->monitor, ceiling, ceiling);
+    (void)disk_limit_lift(record, NULL);
 }
 
 /* A log that its guest or monitor filled in the meantime is cut to what it may have. */
@@ -353,6 +353,7 @@ static void cut_log(const struct record *record, const char *name)
 
 void spawn_restore_limits(const struct record *record)
 {
+    (void)disk_limit_set(record, NULL);
     (void)process_limit_files(&record->monitor, SPAWN_LOG_LIMIT_BYTES, spawn_file_ceiling(record));
     cut_log(record, "console.log");
     cut_log(record, "monitor.log");

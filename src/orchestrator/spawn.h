@@ -14,7 +14,8 @@ struct spawn_plan {
     /* What the VM is comes from `from` as well; of the configuration count vm_id, keep, tied_to_caller and
      * max_lifetime_ms. Else the configuration must be one that `from` was made for. */
     bool restore;
-    bool no_pool; /* do not look for a VM that waits in a pool */
+    uint32_t max_disk_mib_per_s, max_disk_ops_per_s; /* of a restore; 0: as `from` says; UINT32_MAX: none */
+    bool no_pool;                                    /* do not look for a VM that waits in a pool */
 };
 
 /* config as for ic_spawn_vm_with_config(), which, if `plan` is NULL, this is. */
@@ -50,7 +51,7 @@ void spawn_member_drop(struct spawn_member *member);  /* ends and removes it */
 
 /* Most bytes that save() may write into one file. */
 uint64_t spawn_file_ceiling(const struct record *record);
-/* Around save(): lets the VM's processes write so much, and takes that back. */
+/* Around save(): lets the VM's processes write so much, and as fast as they can, and takes that back. */
 void spawn_lift_limits(const struct record *record);
 void spawn_restore_limits(const struct record *record);
 

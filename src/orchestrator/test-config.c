@@ -53,7 +53,8 @@ static void takes_every_key(void **state)
                           " \"seccomp_level\": \"basic\", \"guest_seccomp\": \"permissive\", \"backend\": \"qemu\","
                           " \"require_hardware_isolation\": true, \"timeout_ms\": 4294967295,"
                           " \"boot_timeout_ms\": 5, \"max_lifetime_ms\": 86400000, \"max_output_bytes\": 4294967295,"
-                          " \"max_connections\": 4, \"env\": [\"A=1\", \"B=\"], \"user\": \"agent\"}"),
+                          " \"max_connections\": 4, \"max_disk_mib_per_s\": 1048576, \"max_disk_ops_per_s\": 9, "
+                          "\"env\": [\"A=1\", \"B=\"], \"user\": \"agent\"}"),
             0);
     assert_string_equal(config.vm_id, "a-B_9");
     assert_int_equal(config.vcpu_count, 32);
@@ -67,6 +68,8 @@ static void takes_every_key(void **state)
     assert_int_equal(config.max_lifetime_ms, 86400000);
     assert_int_equal(config.max_output_bytes, UINT32_MAX);
     assert_int_equal(config.max_connections, 4);
+    assert_int_equal(config.max_disk_mib_per_s, 1 << 20);
+    assert_int_equal(config.max_disk_ops_per_s, 9);
     assert_int_equal(config.env_count, 2);
     assert_string_equal(config.env[1], "B=");
     assert_null(config.env[2]);
@@ -95,6 +98,7 @@ static void refuses_in_json(void **state)
     refuse_json("{\"memory_mib\": 4294967295}", "memory_mib", "host's memory");
     refuse_json("{\"max_connections\": 3}", "max_connections 3", "4 to 1023");
     refuse_json("{\"max_connections\": 1024}", "max_connections 1024", "4 to 1023");
+    refuse_json("{\"max_disk_mib_per_s\": 1048577}", "max_disk_mib_per_s 1048577", "0 to 1048576");
     refuse_json("{\"max_output_bytes\": 4294967296}", "max_output_bytes 4294967296", "0 to 4294967295");
     refuse_json("{\"max_lifetime_ms\": -1}", "max_lifetime_ms -1", "0 to 4294967295");
     refuse_json("{\"backend\": \"xen\"}", "'xen'", "firecracker");

@@ -36,6 +36,7 @@ static void parses_stat(void **state)
     assert_int_equal(stat.start_ticks, 987654321);
     assert_int_equal(stat.state, 'S');
     assert_int_equal(stat.parent, 3);
+    assert_int_equal(stat.cpu_ticks, 5 + 6);
     assert_false(stat.doomed);
     for (size_t i = 0; i < ARRAY_SIZE(doomed); i++) { /* exiting, killed, to be killed */
         assert_int_equal(process_stat_parse(doomed[i], &stat), 0);

@@ -64,7 +64,7 @@ static void gives_templates_a_port(void **state)
     build(&a, true, false, "debian");
     assert_int_equal(count(&a, "pci=off"), 0);
     assert_int_equal(count(&a, ",pcie=on"), 1);
-    assert_int_equal(count(&a, "pcie-root-port,id=vsock-port,power_controller_present=off"), 1);
+    assert_int_equal(count(&a, "pcie-root-port,id=vsock-port,io-reserve=0"), 1);
     assert_int_equal(count(&a, "vhost-user-vsock"), 0); /* could not be saved */
     assert_int_equal(count(&a, "socket,id=vsock"), 0);
     assert_int_equal(count(&a, "net"), 0);

@@ -16,6 +16,8 @@ static void round_trip(void **state)
     a.max_lifetime_ms = UINT32_MAX;
     a.max_output_bytes = 7;
     a.max_connections = 1023;
+    a.max_disk_mib_per_s = 5;
+    a.max_disk_ops_per_s = 6;
     a.phase_us[PHASE_LOAD] = 1234;
     (void)snprintf(a.origin, sizeof(a.origin), "template 0123456789abcdef");
     (void)snprintf(a.generation, sizeof(a.generation), "00112233445566778899aabbccddeeff");
@@ -38,6 +40,8 @@ static void round_trip(void **state)
     assert_int_equal(b.max_lifetime_ms, UINT32_MAX);
     assert_int_equal(b.max_output_bytes, 7);
     assert_int_equal(b.max_connections, 1023);
+    assert_int_equal(b.max_disk_mib_per_s, 5);
+    assert_int_equal(b.max_disk_ops_per_s, 6);
     assert_int_equal(b.phase_us[PHASE_LOAD], 1234);
     assert_int_equal(b.phase_us[PHASE_IDENTITY], 0);
     assert_string_equal(b.origin, a.origin);

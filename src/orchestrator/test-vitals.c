@@ -8,6 +8,14 @@
 
 static struct ic_error error;
 
+static bool good(const char *dir)
+{
+    struct process_id own[VITALS_OWN];
+    size_t count;
+
+    return vitals_good(dir, own, &count);
+}
+
 static char *vitals_path(void *const *state, const char *vm_id)
 {
     char *path;
@@ -37,25 +45,29 @@ static void believes_vitals_of_this_record_only(void **state)
 {
     char *link = vitals_path(state, "vital"), *record_path, text[256];
     struct table_entry entry;
-    struct process_id holder;
+    struct process_id holder, own[VITALS_OWN];
     struct record record;
+    size_t own_count;
     ssize_t n;
 
     make_vm("vital", IC_VM_READY, false, &entry, &record);
     assert_true(asprintf(&record_path, "%s/record.json", entry.dir) > 0);
-    assert_true(vitals_good(entry.dir));
+    assert_true(vitals_good(entry.dir, own, &own_count));
+    assert_int_equal(own_count, 2);
+    assert_memory_equal(&own[0], &record.monitor, sizeof(own[0]));
+    assert_memory_equal(&own[1], &record.vsock, sizeof(own[1]));
     n = readlink(link, text, sizeof(text) - 1);
     assert_true(n > 0);
     text[n] = '\0';
 
     /* Another record, the same words: it was restarted, or somebody's write did not get to the end. */
     assert_int_equal(table_write(&entry, &record, &error), 0);
-    assert_true(vitals_good(entry.dir));
+    assert_true(good(entry.dir));
     assert_int_equal(unlink(link), 0);
     assert_int_equal(symlink(text, link), 0);
-    assert_false(vitals_good(entry.dir));
-    for (size_t i = 0; i < 4; i++) {
-        static const char *const odd[] = {"", "9", " 0:0", " 99999999999:5"};
+    assert_false(good(entry.dir));
+    for (size_t i = 0; i < 5; i++) {
+        static const char *const odd[] = {"", "9", " 0:0", " 99999999999:5", "+"};
         char words[400];
 
         assert_int_equal(table_write(&entry, &record, &error), 0);
@@ -66,7 +78,7 @@ static void believes_vitals_of_this_record_only(void **state)
             *strstr(text, record.boot_id) = 'x';
         (void)snprintf(words, sizeof(words), "%s%s", text, odd[i]);
         assert_int_equal(symlink(words, link), 0);
-        assert_false(vitals_good(entry.dir));
+        assert_false(good(entry.dir));
     }
     /* A state of which somebody else must be asked, or a limit, has none. */
     record.max_lifetime_ms = 1000000;
@@ -78,12 +90,14 @@ static void believes_vitals_of_this_record_only(void **state)
     /* One that waits is its keeper's business, as long as both live. */
     record.state = IC_VM_BOOTING;
     assert_int_equal(table_write(&entry, &record, &error), 0);
-    assert_false(vitals_good(entry.dir));
+    assert_false(good(entry.dir));
     holder = start_sleep(NULL, -1);
     vitals_put(entry.dir, &record, &holder);
-    assert_true(vitals_good(entry.dir));
+    assert_true(vitals_good(entry.dir, own, &own_count));
+    assert_int_equal(own_count, 2); /* the holder is none of its own */
+    assert_memory_equal(&own[1], &record.vsock, sizeof(own[1]));
     assert_int_equal(process_kill(&holder, DEADLINE_NEVER), 0);
-    assert_false(vitals_good(entry.dir));
+    assert_false(good(entry.dir));
     record.state = IC_VM_READY;
     assert_int_equal(table_write(&entry, &record, &error), 0);
 

@@ -232,7 +232,7 @@ void stream_send_error(struct stream *s, int error)
     if (b.error || fd_set_nonblock(s->sock, true) < 0 || fd_write_all(s->sock, b.data, b.len, deadline) < 0)
         return;
     /* Closing with unread input would reset the connection, and the host might never see the ERROR. */
-    while (fd_wait(s->sock, POLLIN, deadline) == 0) {
+    while (deadline_poll_ms(deadline) > 0 && fd_wait(s->sock, POLLIN, deadline) == 0) {
         ssize_t n = recv(s->sock, drop, sizeof(drop), MSG_DONTWAIT);
 
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))

@@ -45,6 +45,7 @@ static const struct {
         [WIRE_FREEZE] = {true, 0},
         [WIRE_THAW] = {true, 0},
         [WIRE_CLONE] = {true, 28 + STR(WIRE_MAX_HOSTNAME) + STR(WIRE_ENTROPY_MAX)},
+        [WIRE_UNPLUG] = {true, 0},
 };
 
 bool frame_limit(unsigned type, uint32_t *ret_max)

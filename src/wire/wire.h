@@ -23,9 +23,10 @@
 
 #include "base/buf.h"
 
-#define WIRE_VERSION      2u
+#define WIRE_VERSION      3u
 #define WIRE_VERSION_MIN  1u          /* all that version 1 has is unchanged; it has no FREEZE, THAW and CLONE */
 #define WIRE_FREEZE_SINCE 2u          /* the lowest version with them: look at READY before sending one */
+#define WIRE_UNPLUG_SINCE 3u          /* and with UNPLUG */
 #define WIRE_MAGIC        0x574c4349u /* "ICLW" */
 #define WIRE_HEADER_SIZE  5u
 #define WIRE_MAX_STREAM   (64u << 10)
@@ -77,7 +78,8 @@ enum wire_type {
     WIRE_PING = 54,      /* h->a: empty; answered OK */
     WIRE_FREEZE = 55,    /* h->a: empty; answered OK when nothing of the commands runs any more */
     WIRE_THAW = 56,      /* h->a: empty; answered OK: the same machine goes on */
-    WIRE_CLONE = 57, /* h->a: struct wire_clone, only while frozen; answered OK when no other machine is like this */
+    WIRE_CLONE = 57,  /* h->a: struct wire_clone, only while frozen; answered OK when no other machine is like this */
+    WIRE_UNPLUG = 58, /* h->a: empty, on the session that sent FREEZE; answered OK: with it all connections will end */
 };
 
 enum wire_session {

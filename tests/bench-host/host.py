@@ -8,6 +8,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ import kernel  # noqa: E402
 POLL_S = 0.02
 PR_SET_PDEATHSIG = 1
 TIMED_OUT = 124
+STOOD_STILL = 123
+STILL_S = 180  # without a sign of life from PID 1's child, which has nothing else to do
 SLOW = "12"  # how many times longer tests wait there
 
 
@@ -75,6 +78,7 @@ def qemu_argv(build, work, memory_mib, quiet, count):
             "-initrd", str(initramfs(build, work / "initramfs")), "-append", cmdline,
             "-serial", f"file:{str(work / 'console').replace(',', ',,')}",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+            "-monitor", f"unix:{str(work / 'monitor').replace(',', ',,')},server=on,wait=off",
             "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-device,fsdev=root,mount_tag=root",
             "-fsdev", f"local,id=job,path={job},security_model=none",
@@ -118,6 +122,27 @@ def kept_paths(build):
             if any(str(p).startswith(top + "/") for top in empty_paths())]
 
 
+def registers(work):
+    """Where its processor is, a few times: of a host that stands still, for whoever wants to know why."""
+    try:
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(2)
+            monitor.connect(str(work / "monitor"))
+            for _ in range(3):
+                monitor.sendall(b"info registers\ninfo lapic\n")
+                time.sleep(1)
+            lines = monitor.recv(1 << 17).decode("utf-8", "replace").splitlines()
+            return "\n".join(line for line in lines if line and not line.startswith(("FPR", "FCW", "XMM", "YMM", "(qemu)")))
+    except OSError as e:
+        return f"no monitor: {e}"
+
+
+def stands_still(work):
+    """Its kernel is up, since PID 1 has begun, and none of its programs runs any more."""
+    beat = work / "job/alive"
+    return beat.exists() and beat.stat().st_mtime > 0 and time.time() - beat.stat().st_mtime > STILL_S
+
+
 def run_here(argv):
     """The same on a machine that needs no test host."""
     status = subprocess.run(argv, check=False).returncode
@@ -141,10 +166,16 @@ def run(argv, build="build", memory_mib=3072, timeout=600, verbose=False, count=
         with open(work / "qemu", "wb") as log:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                      preexec_fn=die_with_parent)
+        if not count:  # where each instruction counts, this would, too
+            (work / "job/alive").touch()
+            os.utime(work / "job/alive", (0, 0))
         end = time.monotonic() + timeout
         while child.poll() is None and time.monotonic() < end:
             for tail in tails:
                 tail.copy()
+            if stands_still(work):
+                print(f"bench-host: the emulated machine stands still\n{registers(work)}", file=sys.stderr)
+                return STOOD_STILL
             time.sleep(POLL_S)
         for tail in tails:
             tail.copy()

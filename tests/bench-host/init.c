@@ -12,6 +12,7 @@
  *   keep             paths below those that it needs all the same
  *   out, err         its output, appended
  *   status           its exit status (128 + signal), written here at the end
+ *   alive            touched every few seconds, if it is there
  */
 #include <err.h>
 #include <fcntl.h>
@@ -34,6 +35,7 @@
 #define JOB_OPTIONS  "trans=virtio,version=9p2000.L,msize=65536,cache=none"
 #define EXIT_PORT    0xf4 /* isa-debug-exit */
 #define MAX_STRINGS  4096
+#define ALIVE_S      5u
 
 static void attach(const char *source, const char *target, const char *type, unsigned long flags, const char *options)
 {
@@ -170,6 +172,14 @@ static void run_command(void)
     err(127, "%s", argv[0]);
 }
 
+/* While that goes on, what takes long is the command, and not this machine that stands still. */
+static void stay_alive(void)
+{
+    while (utimensat(AT_FDCWD, "/.bench-host/alive", NULL, 0) == 0)
+        (void)sleep(ALIVE_S);
+    _exit(0);
+}
+
 /* Reaps everything that became ours until the command itself ends. */
 static int wait_for(pid_t command)
 {
@@ -202,6 +212,8 @@ int main(void)
         err(1, "fork");
     if (pid == 0)
         run_command();
+    if (fork() == 0)
+        stay_alive();
     status = wait_for(pid);
     n = snprintf(text, sizeof(text), "%d\n", status);
     fd = open("/.bench-host/status", O_WRONLY | O_CREAT | O_TRUNC, 0644);

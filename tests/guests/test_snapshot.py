@@ -18,7 +18,7 @@ from harness import Failure, until  # noqa: E402
 from monitor import SECOND_SECTORS, Vm, numbered  # noqa: E402
 
 HEADER, ENTRY = 64, 32
-PARTS = {1: "host", 2: "config", 3: "vm", 4: "vcpu", 5: "virtio", 6: "serial", 7: "keyboard"}
+PARTS = {1: "host", 2: "config", 3: "vm", 4: "vcpu", 5: "virtio", 6: "serial", 7: "keyboard", 8: "ioapic"}
 
 
 def boot(t, case, words="", **options):
@@ -260,7 +260,18 @@ class Saved:
         self.state, self.memory = ((t.work / name).read_bytes() for name in ("state", "memory"))
         self.vm = new(t, "halt_for_ever")
         until(lambda: self._descriptors()[0] == 2, 5, "the VM in KVM that the first load takes")
-        self.fds = self._descriptors()[1]  # without a connection to its API
+        self.vm.request("GET", "/", status=200)  # it serves: what it opens by itself is open
+        self.fds = self._settled()  # without a connection to its API
+
+    def _settled(self):
+        counts = [-1]
+
+        def same():
+            counts.append(self._descriptors()[1])
+            return counts[-1] == counts[-2]
+
+        until(same, 5, "descriptors that come and go no more", step=0.05)
+        return counts[-1]
 
     def _descriptors(self):
         """How many the monitor has: of KVM, which are /dev/kvm and a VM without anything in it; and of all else."""

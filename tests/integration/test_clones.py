@@ -5,6 +5,7 @@
 """
 
 import collections
+import contextlib
 import json
 import os
 import sys
@@ -21,20 +22,18 @@ from test_monitor_snapshot import Monitor, need_kvm  # noqa: E402
 PROBE = (Path(__file__).resolve().parent / "guest/clone.py").read_text(encoding="utf-8")
 AT_ONCE = 4
 PINGS = 20
+CLOCK = "import sys, time\nfor _ in sys.stdin: print(time.time_ns())"
 CLOCK_ERROR_MS = 50
 # All that comes out of the guest's own random number generator; the rest is what the host told it.
 RANDOM = {"getrandom", "urandom", "secrets", "uuid4", "boot_id", "mktemp", "tls_random", "layout"}
 TOLD = {"hostname", "machine_id", "generation"}
 
 
-class Clone:
-    """One VM that has said what it is, and waits for questions about its clock."""
+class Clock:
+    """A program in a VM that says the time on request."""
 
-    def __init__(self, t, name, env=None):
-        self.t, self.name = t, name
-        self.child = t.start("run", "-q", "-i", "--name", name, "--", "python3", "-u", "-c", PROBE, env=env,
-                             stdin=-1)
-        self.facts = None
+    def __init__(self, name, child):
+        self.name, self.child = name, child
 
     def _line(self):
         line = self.child.stdout.readline()
@@ -43,18 +42,15 @@ class Clone:
             raise Failure(f"{self.name}: status {self.child.returncode}: {self.child.stderr.read().decode()}")
         return line
 
-    def read(self):
-        self.facts = json.loads(self._line())
-        return self.facts
-
     def clock_error_ms(self):
         """How far the guest's clock is from ours, and how well that is known: half of the quickest question's time, as
         the guest read its clock at some moment of it."""
         best = None
         for _ in range(PINGS):
             before = time.time_ns()
-            self.child.stdin.write(b"?\n")
-            self.child.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it has ended: the line that is missing says how
+                self.child.stdin.write(b"?\n")
+                self.child.stdin.flush()
             said = int(self._line())
             after = time.time_ns()
             if best is None or after - before < best[1] - best[0]:
@@ -67,6 +63,19 @@ class Clone:
         status = self.child.wait(60 * SLOW)
         if status != 0:
             raise Failure(f"{self.name}: status {status}: {self.child.stderr.read().decode()}")
+
+
+class Clone(Clock):
+    """One VM that has said what it is, and waits for questions about its clock."""
+
+    def __init__(self, t, name, env=None):
+        super().__init__(name, t.start("run", "-q", "-i", "--name", name, "--", "python3", "-u", "-c", PROBE, env=env,
+                                       stdin=-1))
+        self.facts = None
+
+    def read(self):
+        self.facts = json.loads(self._line())
+        return self.facts
 
 
 def make_clones(t, count, at_once=AT_ONCE, env=None, clocks=None, origin="template "):
@@ -126,6 +135,27 @@ def test_no_two_clones_have_a_secret_in_common(t):
     worst = max(clocks.values(), key=lambda value: abs(value[0]))
     print(f"     clone-test: {count} clones, {len(facts['c0'])} kinds, no two equal; clock at worst "
           f"{worst[0]:+.1f} ms (+-{worst[1]:.1f} ms)", flush=True)
+
+
+def test_the_clock_of_a_vm_that_was_held(t):
+    """Saving and pausing stop a machine, on QEMU its clock, too: it has the host's time again when it goes on."""
+    with t.vm() as name:
+        child = t.start("exec", "-i", name, "python3", "-u", "-c", CLOCK, stdin=-1)
+        clock = Clock(name, child)
+        clock.clock_error_ms()  # it runs: a command does not begin in a VM that is paused
+        t.ic("pause", name, rc=0)
+        time.sleep(2)
+        t.ic("unpause", name, rc=0)
+        paused = clock.clock_error_ms()
+        clock.close()
+        t.ic("snapshot", "create", name, "held", rc=0)
+        child = t.start("exec", "-i", name, "python3", "-u", "-c", CLOCK, stdin=-1)
+        clock = Clock(name, child)
+        saved = clock.clock_error_ms()
+        clock.close()
+        t.ic("snapshot", "rm", "held", rc=0)
+    for what, (error, known) in (("paused", paused), ("saved", saved)):
+        assert abs(error) - known < CLOCK_ERROR_MS, f"{what}: its clock is wrong by {error} ms (+-{known} ms)"
 
 
 def test_the_check_notices_clones_that_are_not_reseeded(t):

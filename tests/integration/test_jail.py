@@ -125,6 +125,50 @@ def test_limit_above_the_group(t):
     assert not [p for p in base.iterdir() if p.is_dir()]
 
 
+def seconds_to_read(t, name, skip):
+    """How long a guest's root takes to read 8 MiB of its disk, of which this host has nothing in memory."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    script = f"a=$(date +%s%N); dd if=/dev/vda of=/dev/null bs=1M count=8 skip={skip} 2>/dev/null; echo $(($(date +%s%N) - a))"
+    return int(t.ic("exec", "-u", "root", name, "--", "sh", "-c", script, rc=0, timeout=120).text) / 1e9
+
+
+def test_disk_limit(t):
+    """What can't be limited is refused; what can is, by the kernel, on a disk of the test's own."""
+    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
+    t.error("run", "--max-disk", "4", "--jail", "off", "--", "true", status=FAILED, words=["max_disk_mib_per_s", "jail"])
+    if os.geteuid() != 0 or not controllers.exists() or "io" not in controllers.read_text().split():
+        t.error("run", "--max-disk", "4", "--", "true", status=FAILED, words=["max_disk_mib_per_s", "0 is no limit"])
+        t.skip("no cgroup v2 with io here, or not root")
+    work = t.home / "work"
+    work.mkdir(exist_ok=True)
+    image, disk, place = t.image_dir(), work / "disk", work / "mnt"
+    if not os.major(image.stat().st_dev):
+        t.error("run", "--max-disk", "4", "--", "true", status=FAILED, words=["max_disk_mib_per_s", "whose disk"])
+    with open(disk, "wb") as f:
+        f.truncate(sum(path.stat().st_size for path in image.iterdir()) * 5 // 4 + (16 << 20))
+    subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True)
+    place.mkdir()
+    if subprocess.run(["mount", "-o", "loop", disk, place], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        t.skip("no loop device can be mounted here")
+    t.cleanups.append(lambda: subprocess.run(["umount", place], check=True))
+    files = {key: str(shutil.copy(image / name, place)) for key, name in
+             (("kernel_path", "vmlinux"), ("initrd_path", "initramfs"), ("rootfs_path", "rootfs.erofs"))}
+    config = work / "disk.json"
+    config.write_text(json.dumps(dict(files, boot_timeout_ms=100000)), encoding="utf-8")
+    with t.vm("kept", "--cold", "--config", config, "--max-disk", "2", "--max-disk-ops", "300"):
+        record = inspect(t, "kept")
+        assert (record["max_disk_mib_per_s"], record["max_disk_ops_per_s"]) == (2, 300), record
+        device = place.stat().st_dev
+        device, limits = f"{os.major(device)}:{os.minor(device)}", Path(record["jail"]["cgroup"]) / "io.max"
+        assert limits.read_text().split() == [device, "rbps=2097152", "wbps=2097152", "riops=300", "wiops=300"]
+        slow = seconds_to_read(t, "kept", 8)
+        limits.write_text(f"{device} rbps=max wbps=max riops=max wiops=max")
+        free = seconds_to_read(t, "kept", 16)
+        assert slow > max(3.0, 2 * free), f"8 MiB in {slow} s at 2 MiB a second, {free} s without a limit"
+        print(f"     jail.disk_limit: 8 MiB in {slow:.1f} s at 2 MiB a second, {free:.1f} s without", flush=True)
+    t.error("run", "--cold", "--max-disk", "0x", "--", "true", status=USAGE, words=["--max-disk"])
+
+
 def test_strict(t):
     record = json.loads(t.ic("doctor", "--json").out)
     complete = next(c for c in record["checks"] if c["name"] == "jail")["status"] == "ok"

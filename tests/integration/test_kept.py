@@ -112,6 +112,7 @@ def test_cp_tree_both_ways(t):
         t.sh(name, "cmp /var/tmp/all-hole /var/tmp/other")
         assert "no-such" in t.error("cp", f"{name}:/no-such", t.work / "x", status=FAILED, words=["no-such"])
         assert not (t.work / "x").exists()
+        until(lambda: t.json("stats", "--json", name)[0]["sessions"] == 1, 20, "what served the copies has ended", step=0.5)
 
 
 def test_cp_out_of_hostile_names(t):

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/kvm.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -418,7 +419,8 @@ static const struct seccomp_rule calls[] = {
         SECCOMP_ALLOW(epoll_wait, "the loop"),
         SECCOMP_ALLOW(preadv, "the guest reads"),
         SECCOMP_ALLOW(read, "eventfds: kicks"),
-        SECCOMP_ALLOW(write, "eventfds: interrupts; the log"),
+        SECCOMP_ALLOW_IF(ioctl, 1, SECCOMP_ANY_BIT, (uint32_t)KVM_SIGNAL_MSI, "interrupts"),
+        SECCOMP_ALLOW(write, "eventfds: kicks of its own; the log"),
         SECCOMP_ALLOW(futex, "the device's lock"),
         SECCOMP_ALLOW(pwritev, "the guest writes"),
         SECCOMP_ALLOW(fdatasync, "the guest flushes"),

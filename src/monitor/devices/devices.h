@@ -9,6 +9,7 @@
 #include "base/loop.h"
 #include "jail/seccomp.h"
 #include "monitor/vm.h"
+#include "monitor/devices/irq.h"
 #include "monitor/devices/virtio-device.h"
 
 struct virtio_mmio;
@@ -78,7 +79,7 @@ struct serial_options {
     int input_fd;            /* borrowed, -1: none; only a tty or pipe is read */
     int output_fd;           /* borrowed when output_path is NULL */
     const char *output_path; /* a regular file is capped and rotated: SERIAL_LOG_MAX bytes, the older half is dropped */
-    int irq_fd;              /* eventfd */
+    struct irq_line irq;
 };
 #define SERIAL_LOG_MAX (4u << 20)
 int serial_new(struct serial **ret, const struct serial_options *options, struct vm_error *error);
@@ -89,16 +90,14 @@ void serial_range(struct serial *serial, struct bus_range *ret);
  * never used; -EBADMSG. What it wrote is its output's, and no part of it. */
 void serial_save(struct serial *serial, struct buf *buf);
 int serial_load(struct serial *serial, struct rd *rd, struct vm_error *error);
-void serial_go_on(struct serial *serial); /* raises an interrupt that was on its way again */
 
 /* Keyboard controller: reset by command 0xFE, Ctrl-Alt-Del. on_reset is called on a vCPU thread, on each such command.
  */
 struct i8042;
-int i8042_new(struct i8042 **ret, int irq_fd, void (*on_reset)(void *userdata), void *userdata);
+int i8042_new(struct i8042 **ret, struct irq_line irq, void (*on_reset)(void *userdata), void *userdata);
 void i8042_free(struct i8042 *kbd);
 void i8042_range(struct i8042 *kbd, struct bus_range *ret);
 void i8042_ctrl_alt_del(struct i8042 *kbd); /* on any thread; lost when the guest left the last ones unread */
 /* As serial_save() and so on: u8 command byte, last command, waiting, their bytes[32]. */
 void i8042_save(struct i8042 *kbd, struct buf *buf);
 int i8042_load(struct i8042 *kbd, struct rd *rd, struct vm_error *error);
-void i8042_go_on(struct i8042 *kbd);

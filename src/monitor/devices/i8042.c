@@ -41,7 +41,7 @@
 
 struct i8042 {
     pthread_mutex_t lock;
-    int irq_fd;
+    struct irq_line irq;
     void (*on_reset)(void *userdata);
     void *userdata;
     uint8_t ctr, command; /* command: the last one, 0 after its data byte */
@@ -139,7 +139,7 @@ static void unlock_and_raise(struct i8042 *k, bool changed)
 
     pthread_mutex_unlock(&k->lock);
     if (raise)
-        fd_signal(k->irq_fd);
+        irq_raise(&k->irq);
 }
 
 static void i8042_read(void *device, uint64_t offset, uint8_t *data, uint32_t len)
@@ -198,14 +198,14 @@ void i8042_ctrl_alt_del(struct i8042 *k)
     unlock_and_raise(k, fits);
 }
 
-int i8042_new(struct i8042 **ret, int irq_fd, void (*on_reset)(void *userdata), void *userdata)
+int i8042_new(struct i8042 **ret, struct irq_line irq, void (*on_reset)(void *userdata), void *userdata)
 {
     struct i8042 *k = calloc(1, sizeof(*k));
 
     if (!k)
         return -ENOMEM;
     pthread_mutex_init(&k->lock, NULL);
-    k->irq_fd = irq_fd;
+    k->irq = irq;
     k->on_reset = on_reset;
     k->userdata = userdata;
     k->ctr = CTR_SYSTEM | CTR_TRANSLATE; /* as firmware leaves it, but without interrupts */
@@ -258,10 +258,4 @@ int i8042_load(struct i8042 *k, struct rd *rd, struct vm_error *error)
     k->len = len;
     pthread_mutex_unlock(&k->lock);
     return 0;
-}
-
-void i8042_go_on(struct i8042 *k)
-{
-    pthread_mutex_lock(&k->lock);
-    unlock_and_raise(k, true);
 }

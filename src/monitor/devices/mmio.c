@@ -63,19 +63,10 @@ static uint64_t offered(const struct virtio_mmio *mmio)
     return mmio->dev->features | TRANSPORT_FEATURES;
 }
 
-static void signal_fd(int fd)
-{
-    uint64_t one = 1;
-
-    /* Full means that 2^64 - 2 signals are waiting: as good as one more. */
-    if (write(fd, &one, sizeof(one)) < 0)
-        return;
-}
-
 static void raise_interrupt(struct virtio_mmio *mmio, uint32_t bit)
 {
     (void)__atomic_fetch_or(&mmio->interrupt_status, bit, __ATOMIC_SEQ_CST);
-    signal_fd(mmio->irq_fd);
+    irq_raise(&mmio->irq);
 }
 
 static void interrupt(struct virtio_device *dev, bool config_changed)
@@ -174,7 +165,7 @@ static void activate(struct virtio_mmio *mmio)
         dev->ops->activate(dev);
     /* Chains that were offered before DRIVER_OK, whose kicks were lost. */
     mmio->run_all = true;
-    signal_fd(mmio->kicks[0].source.fd);
+    fd_signal(mmio->kicks[0].source.fd);
 }
 
 /* A step is legal when all steps before it were taken (virtio 1.2 §3.1.1). */
@@ -330,7 +321,7 @@ static void mmio_write(void *device, uint64_t offset, const uint8_t *data, uint3
         return;
     }
     if (offset == QUEUE_NOTIFY && len == 4 && value < mmio->dev->queue_count) {
-        signal_fd(mmio->kicks[value].source.fd);
+        fd_signal(mmio->kicks[value].source.fd);
         return;
     }
     virtio_mmio_lock(mmio);
@@ -411,7 +402,7 @@ static void serve(struct virtio_mmio *mmio, unsigned index)
     if (!dev->live || !dev->ops->run(dev, index) || !dev->live)
         return;
     mmio->run_all = mmio->run_all || index == VIRTIO_ALL_QUEUES;
-    signal_fd(mmio->kicks[index == VIRTIO_ALL_QUEUES ? 0 : index].source.fd);
+    fd_signal(mmio->kicks[index == VIRTIO_ALL_QUEUES ? 0 : index].source.fd);
 }
 
 static int kicked(struct loop_fd *source, uint32_t events)
@@ -432,7 +423,8 @@ static int kicked(struct loop_fd *source, uint32_t events)
     return 0;
 }
 
-int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, const struct gmem *mem, struct loop *loop)
+int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, const struct gmem *mem, struct irq_line irq,
+        struct loop *loop)
 {
     int r;
 
@@ -440,8 +432,8 @@ int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, const 
             .mem = mem,
             .loop = loop,
             .lock = PTHREAD_MUTEX_INITIALIZER,
-            .log_limit.burst = LOG_BURST,
-            .irq_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+            .irq = irq,
+            .log_limit.burst = LOG_BURST};
     for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
         mmio->kicks[i] = (struct virtio_mmio_kick){
                 .source = {.fd = -1, .events = EPOLLIN, .ready = kicked}, .mmio = mmio, .index = i};
@@ -449,8 +441,6 @@ int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, const 
     dev->interrupt = interrupt;
     dev->fail = fail;
     reset(mmio);
-    if (mmio->irq_fd < 0)
-        goto failed;
     for (unsigned i = 0; i < dev->queue_count; i++) {
         struct loop_fd *source = &mmio->kicks[i].source;
 
@@ -474,7 +464,6 @@ void virtio_mmio_deinit(struct virtio_mmio *mmio)
         loop_remove(mmio->loop, &mmio->kicks[i].source);
         fd_close(mmio->kicks[i].source.fd);
     }
-    fd_close(mmio->irq_fd);
     (void)pthread_mutex_destroy(&mmio->lock);
     *mmio = (struct virtio_mmio){0};
 }
@@ -616,9 +605,7 @@ void virtio_mmio_go_on(struct virtio_mmio *mmio)
     virtio_mmio_lock(mmio);
     if (mmio->dev->live) {
         mmio->run_all = true;
-        signal_fd(mmio->kicks[0].source.fd);
+        fd_signal(mmio->kicks[0].source.fd);
     }
     virtio_mmio_unlock(mmio, false);
-    if (__atomic_load_n(&mmio->interrupt_status, __ATOMIC_SEQ_CST) != 0)
-        signal_fd(mmio->irq_fd);
 }

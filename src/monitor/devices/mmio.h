@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-mmio version 2 (virtio 1.2 §4.2.2): the register file of one device
- * in one page, behind a lock. Knows KVM only as eventfds: the owner connects
- * kick_fds[] to ioeventfds and irq_fd to an irqfd; without KVM a test reads
- * and writes them itself.
+ * in one page, behind a lock. Knows nothing of KVM: the owner connects kicks[]
+ * to ioeventfds and says where the interrupt line leads; a test writes and
+ * counts itself.
  *
  * vCPU threads access registers; the device's loop thread serves kicks.
  * InterruptStatus and InterruptACK are atomics outside of the lock, so that a
@@ -21,6 +21,7 @@
 #include "base/loop.h"
 #include "base/log.h"
 #include "monitor/bus.h"
+#include "monitor/devices/irq.h"
 #include "monitor/devices/virtio-device.h"
 
 struct virtio_mmio;
@@ -36,7 +37,7 @@ struct virtio_mmio {
     const struct gmem *mem;
     struct loop *loop; /* of the thread that serves this device */
     pthread_mutex_t lock;
-    int irq_fd; /* written to raise the interrupt (edge) */
+    struct irq_line irq;
     struct virtio_mmio_kick kicks[VIRTIO_MAX_QUEUES];
     uint32_t interrupt_status; /* atomic */
     bool run_all;              /* the next kick, which may be our own, is for all queues */
@@ -52,7 +53,8 @@ struct virtio_mmio {
 };
 
 /* Makes the eventfds and adds the kicks to `loop`. The device, memory and loop outlive it. */
-int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, const struct gmem *mem, struct loop *loop);
+int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, const struct gmem *mem, struct irq_line irq,
+        struct loop *loop);
 void virtio_mmio_deinit(struct virtio_mmio *mmio);
 /* For bus_add(): a range of LAYOUT_VIRTIO_STEP bytes at `base`. */
 struct bus_range virtio_mmio_range(struct virtio_mmio *mmio, uint64_t base);
@@ -79,5 +81,5 @@ void virtio_mmio_save(struct virtio_mmio *mmio, struct buf *buf);
 /* Into a transport that was never used. -EBADMSG: no driver could have made that; -ENOTSUP: it has features that the
  * device does not offer here. */
 int virtio_mmio_load(struct virtio_mmio *mmio, struct rd *rd, struct vm_error *error);
-/* When the guest goes on: an interrupt that was on its way is raised again, and kicks that were are made up for. */
+/* When the guest goes on: kicks that were on their way are made up for. */
 void virtio_mmio_go_on(struct virtio_mmio *mmio);

@@ -68,7 +68,7 @@ struct serial {
     unsigned rx_first, rx_len;
     bool input_waits; /* for the guest to empty the FIFO, which then wakes the loop thread */
 
-    int irq_fd;
+    struct irq_line irq;
     struct loop *loop;
     struct loop_fd input, wake;
     struct serial_output output; /* locks itself, inside of our lock */
@@ -206,7 +206,7 @@ static void unlock_and_tell(struct serial *s, bool raise)
         s->input_waits = false;
     pthread_mutex_unlock(&s->lock);
     if (raise)
-        fd_signal(s->irq_fd);
+        irq_raise(&s->irq);
     if (resume)
         fd_signal(s->wake.fd);
 }
@@ -266,7 +266,7 @@ static int input_ready(struct loop_fd *source, uint32_t events)
     raise = (pending(s) & CAUSE_RX) != 0;
     pthread_mutex_unlock(&s->lock);
     if (raise)
-        fd_signal(s->irq_fd);
+        irq_raise(&s->irq);
     return 0;
 }
 
@@ -308,7 +308,7 @@ int serial_new(struct serial **ret, const struct serial_options *options, struct
         return vm_fail(error, -ENOMEM, "serial console: out of memory");
     pthread_mutex_init(&s->lock, NULL);
     s->loop = options->loop;
-    s->irq_fd = options->irq_fd;
+    s->irq = options->irq;
     s->input.fd = s->wake.fd = -1;
     r = serial_output_open(&s->output, options->loop, options->output_fd, options->output_path, error);
     if (r == 0) {
@@ -391,15 +391,4 @@ int serial_load(struct serial *s, struct rd *rd, struct vm_error *error)
     s->rx_len = regs[8];
     pthread_mutex_unlock(&s->lock);
     return 0;
-}
-
-void serial_go_on(struct serial *s)
-{
-    bool raise;
-
-    pthread_mutex_lock(&s->lock);
-    raise = pending(s) != 0;
-    pthread_mutex_unlock(&s->lock);
-    if (raise)
-        fd_signal(s->irq_fd);
 }

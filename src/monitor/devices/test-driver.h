@@ -49,6 +49,7 @@ struct driver {
     struct gmem mem;
     struct loop *loop;
     struct virtio_mmio mmio;
+    uint64_t interrupts; /* atomic: raised since they were last asked for */
     struct bus_range range;
     struct test_ring rings[VIRTIO_MAX_QUEUES];
 };
@@ -66,6 +67,16 @@ static inline void driver_write(struct driver *d, uint64_t reg, uint32_t value)
     d->range.write(d->range.device, reg, (const uint8_t *)&value, 4);
 }
 
+static inline void driver_count_interrupt(void *driver, uint32_t pin)
+{
+    (void)__atomic_fetch_add(&((struct driver *)driver)->interrupts, 1, __ATOMIC_SEQ_CST);
+}
+
+static inline struct irq_line driver_irq(struct driver *d)
+{
+    return (struct irq_line){.raise = driver_count_interrupt, .userdata = d};
+}
+
 /* `loop` serves the device; 0 or a negative errno. */
 static inline int driver_init(struct driver *d, struct virtio_device *dev, uint8_t *ram, struct loop *loop)
 {
@@ -75,7 +86,7 @@ static inline int driver_init(struct driver *d, struct virtio_device *dev, uint8
     memset(ram, 0, DRIVER_RAM);
     r = gmem_add(&d->mem, (struct gpa){0}, DRIVER_RAM, ram);
     if (r == 0)
-        r = virtio_mmio_init(&d->mmio, dev, &d->mem, loop);
+        r = virtio_mmio_init(&d->mmio, dev, &d->mem, driver_irq(d), loop);
     d->range = virtio_mmio_range(&d->mmio, 0);
     return r;
 }
@@ -140,10 +151,8 @@ static inline void driver_serve(struct driver *d, int turns)
         (void)loop_once(d->loop, 0);
 }
 
-/* Reads the irq eventfd: how many interrupts were raised since. */
+/* Since the last time. */
 static inline uint64_t driver_interrupts(struct driver *d)
 {
-    uint64_t count = 0;
-
-    return read(d->mmio.irq_fd, &count, sizeof(count)) < 0 ? 0 : count;
+    return __atomic_exchange_n(&d->interrupts, 0, __ATOMIC_SEQ_CST);
 }

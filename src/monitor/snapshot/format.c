@@ -43,6 +43,7 @@ static const char *part_name(uint32_t part)
             [SNAPSHOT_VIRTIO] = "virtio",
             [SNAPSHOT_SERIAL] = "serial",
             [SNAPSHOT_KEYBOARD] = "keyboard",
+            [SNAPSHOT_IOAPIC] = "ioapic",
     };
 
     return part < ARRAY_SIZE(names) && names[part] ? names[part] : "unknown";

@@ -26,9 +26,9 @@
 #include "base/buf.h"
 #include "monitor/vm-config.h"
 
-#define SNAPSHOT_VERSION   1u
-#define SNAPSHOT_MINIMUM   1u /* what we write is for readers of this version and later ones, */
-#define SNAPSHOT_OLDEST    1u /* and we read files of writers from this one on */
+#define SNAPSHOT_VERSION   2u /* 1: with KVM's I/O APIC, PICs and PIT */
+#define SNAPSHOT_MINIMUM   2u /* what we write is for readers of this version and later ones, */
+#define SNAPSHOT_OLDEST    2u /* and we read files of writers from this one on */
 #define SNAPSHOT_ID_BYTES  16u
 #define SNAPSHOT_MAX_PARTS 128u
 #define SNAPSHOT_MAX_BYTES ((size_t)16 << 20)
@@ -37,11 +37,12 @@
 enum snapshot_part {
     SNAPSHOT_HOST = 1, /* what it was made on */
     SNAPSHOT_CONFIG,
-    SNAPSHOT_VM, /* interrupt controllers, timer, clock */
+    SNAPSHOT_VM, /* clock */
     SNAPSHOT_VCPU,
     SNAPSHOT_VIRTIO,
     SNAPSHOT_SERIAL,
     SNAPSHOT_KEYBOARD,
+    SNAPSHOT_IOAPIC,
 };
 
 struct snapshot_entry {

@@ -36,13 +36,6 @@ static_assert(sizeof(struct kvm_mp_state) == 4 && sizeof(struct kvm_sregs) == 31
 static_assert(sizeof(struct fixed_parts) == 8 + 312 + 144 + 392 + 128 + 1024 + 64, "no padding");
 static_assert(sizeof(struct kvm_cpuid_entry2) == 40 && sizeof(struct kvm_msr_entry) == 16, "Linux UAPI");
 
-struct vm_parts {
-    struct kvm_irqchip chips[3];
-    struct kvm_pit_state2 pit;
-    uint64_t clock;
-};
-static_assert(sizeof(struct vm_parts) == 3 * 520 + 112 + 8, "Linux UAPI, no padding");
-
 static int failed(struct vm_error *error, const char *what)
 {
     return vm_fail(error, -errno, "KVM: %s: %s", what, strerror(errno));
@@ -53,45 +46,25 @@ static int failed(struct vm_error *error, const char *what)
 int snapshot_save_vm(const struct kvm *kvm, struct buf *buf, struct vm_error *error)
 {
     struct kvm_clock_data clock;
-    struct vm_parts parts = {0};
 
-    for (uint32_t i = 0; i < ARRAY_SIZE(parts.chips); i++) {
-        parts.chips[i].chip_id = i;
-        if (ioctl(kvm->vm_fd, KVM_GET_IRQCHIP, &parts.chips[i]) < 0)
-            return failed(error, "interrupt controllers");
-    }
-    if (ioctl(kvm->vm_fd, KVM_GET_PIT2, &parts.pit) < 0)
-        return failed(error, "timer");
     if (ioctl(kvm->vm_fd, KVM_GET_CLOCK, &clock) < 0)
         return failed(error, "clock");
-    parts.clock = clock.clock;
-    buf_put(buf, &parts, sizeof(parts));
+    buf_put_le64(buf, clock.clock);
     return 0;
 }
 
 int snapshot_restore_vm(const struct snapshot *snapshot, const struct kvm *kvm, struct vm_error *error)
 {
     struct kvm_clock_data clock = {0}; /* no flags: it goes on where it was, whatever the time is */
-    const uint8_t *bytes;
-    struct vm_parts parts;
     struct rd rd;
     int r = snapshot_part(snapshot, SNAPSHOT_VM, 0, &rd, error);
 
     if (r < 0)
         return r;
-    bytes = rd_bytes(&rd, sizeof(parts));
+    clock.clock = rd_le64(&rd);
     r = snapshot_part_end(snapshot, SNAPSHOT_VM, 0, &rd, 0, error);
     if (r < 0)
         return r;
-    memcpy(&parts, bytes, sizeof(parts));
-    for (uint32_t i = 0; i < ARRAY_SIZE(parts.chips); i++) {
-        parts.chips[i].chip_id = i;
-        if (ioctl(kvm->vm_fd, KVM_SET_IRQCHIP, &parts.chips[i]) < 0)
-            return failed(error, "interrupt controllers");
-    }
-    if (ioctl(kvm->vm_fd, KVM_SET_PIT2, &parts.pit) < 0)
-        return failed(error, "timer");
-    clock.clock = parts.clock;
     return ioctl(kvm->vm_fd, KVM_SET_CLOCK, &clock) < 0 ? failed(error, "clock") : 0;
 }
 

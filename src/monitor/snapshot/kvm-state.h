@@ -3,7 +3,7 @@
  * What KVM knows of a VM, between its ioctls and the parts "vm" and "vcpu".
  * Structures are KVM's own (Linux UAPI, x86-64), which never change.
  *
- *   vm       kvm_irqchip of PIC, PIC, IOAPIC; kvm_pit_state2; u64 clock (ns of kvmclock)
+ *   vm       u64 clock (ns of kvmclock)
  *   vcpu     the structures of fixed_parts (kvm-state.c) in its order; u32 tsc_khz; u32 n and n kvm_cpuid_entry2;
  *            u32 n and n kvm_msr_entry; u32 bytes and as many of kvm_xsave
  *

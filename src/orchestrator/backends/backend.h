@@ -72,11 +72,15 @@ struct backend_probe {
 
 enum {
     BACKEND_PAUSE = 1 << 0,
-    BACKEND_SNAPSHOT = 1 << 1,   /* save() of any VM */
+    BACKEND_SNAPSHOT = 1 << 1,   /* save() of a VM that runs */
     BACKEND_PERMISSIVE = 1 << 2, /* its filters are ours, so that they can be told to refuse nothing */
     BACKEND_LIMITS = 1 << 3,     /* max_lifetime_ms, max_connections */
-    BACKEND_TOUCHED = 1 << 5,    /* touched() tells what a clone has touched, and a start can use it */
     BACKEND_TEMPLATE = 1 << 4,   /* save() of a VM that was started for_template, and a start from that */
+    BACKEND_TOUCHED = 1 << 5,    /* touched() tells what a clone has touched, and a start can use it */
+    /* save() takes no VM with a vsock device: its agent lets go of it before, and gets one anew by resume(); the
+     * connections that it had end (snapshots/freeze.c). */
+    BACKEND_UNPLUG = 1 << 6,
+    BACKEND_WRITES_STATE = 1 << 7, /* save() has the monitor write files, up to file_ceiling */
 };
 
 struct backend {
@@ -95,6 +99,8 @@ struct backend {
     /* With BACKEND_TEMPLATE: why there can be no template of such a VM, of which the kernel is known; NULL: there can.
      * A backend without this operation can make one of any. */
     const char *(*no_template)(const struct backend *backend, const struct record *record);
+    /* With BACKEND_SNAPSHOT: why this VM can't be saved while it runs; NULL: it can. Without: any can. */
+    const char *(*no_snapshot)(const struct backend *backend, const struct record *record);
     /* The VM, whose agent is frozen, into BACKEND_STATE and (unless the backend needs none) BACKEND_MEMORY in its run
      * directory. It is paused afterwards, also on failure if it lives; resume() or a kill is up to the caller, and so
      * is the limit of the size of its files. */

@@ -450,7 +450,7 @@ static int fcapi_touched(const struct backend *backend, const struct record *rec
 const struct backend backend_ironclaw = {
         .id = IC_BACKEND_IRONCLAW,
         .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS | BACKEND_SNAPSHOT | BACKEND_TEMPLATE |
-                        BACKEND_TOUCHED,
+                        BACKEND_WRITES_STATE | BACKEND_TOUCHED,
         .touched = fcapi_touched,
         .data = &fcapi_ironclaw,
         .probe = fcapi_probe,
@@ -462,7 +462,7 @@ const struct backend backend_ironclaw = {
 };
 const struct backend backend_firecracker = {
         .id = IC_BACKEND_FIRECRACKER,
-        .capabilities = BACKEND_PAUSE | BACKEND_SNAPSHOT | BACKEND_TEMPLATE,
+        .capabilities = BACKEND_PAUSE | BACKEND_SNAPSHOT | BACKEND_TEMPLATE | BACKEND_WRITES_STATE,
         .data = &fcapi_firecracker,
         .probe = fcapi_probe,
         .start = fcapi_start,

@@ -102,9 +102,9 @@ static void add_devices(struct qemu_args *a, const struct backend_start *start, 
             "virtio-blk-device,drive=root",
             /* Without max-bytes one request makes QEMU allocate and fill as much as it asks for: up to 4 GiB. */
             "virtio-rng-device,rng=rng,max-bytes=65536,period=1000",
-            /* The first without the power controller that would hide what is behind it; the other: these two QEMU
-             * offers on its own, and a guest that takes them has it ask ironclaw-vsock for them. */
-            is_pluggable(start) ? "pcie-root-port,id=" QEMU_VSOCK_PORT ",power_controller_present=off,io-reserve=0"
+            /* The other: these two QEMU offers on its own, and a guest that takes them has it ask ironclaw-vsock for
+             * them. */
+            is_pluggable(start) ? "pcie-root-port,id=" QEMU_VSOCK_PORT ",io-reserve=0"
                                 : "vhost-user-vsock-device,chardev=" QEMU_VSOCK_CHARDEV
                                   ",notify_on_empty=off,any_layout=off",
     };

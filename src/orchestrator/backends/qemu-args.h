@@ -22,6 +22,7 @@
 /* Names that QMP needs. */
 #define QEMU_VSOCK_CHARDEV "vsock"
 #define QEMU_VSOCK_PORT    "vsock-port"
+#define QEMU_VSOCK_DEVICE  "vsock-device" /* what is plugged there */
 
 struct qemu_args {
     char *v[QEMU_ARGS_MAX + 1]; /* ends with NULL */

@@ -21,7 +21,11 @@
 #include "orchestrator/tail.h"
 
 #define STATE_MAGIC      "ironclaw qemu 1"
-#define TRANSFER_MS      60000u               /* either way: a quarter of a second where nobody else computes */
+#define TRANSFER_MS      60000u /* either way: a quarter of a second where nobody else computes */
+#define PLUGGED          "/machine/peripheral/"
+#define GO_ON_MS         10000u
+#define UNPLUG_MS        10000u /* the guest's drivers may have to wait for a processor */
+#define UNPLUG_LOOK_US   2000u
 #define PIPE_BYTES       (1 << 20)            /* as much as a user may have without being asked */
 #define BESIDE_PAGES     ((uint64_t)64 << 20) /* of a stream: firmware, devices, and what names the pages */
 #define PAGE_NAMES_SHIFT 8                    /* 8 bytes for each page of 4096, with room to spare */
@@ -250,6 +254,32 @@ static int save_to(
     return r < 0 ? ic_fail_errno(error, r, "%s", path) : 0;
 }
 
+/* Whether there is an object of QEMU's, by its path: 1, 0, or a negative IC_ERR when that can't be said. */
+static int has(struct qmp *q, const char *what, struct ic_error *error)
+{
+    char arguments[128];
+    int r;
+
+    (void)snprintf(arguments, sizeof(arguments), "{\"path\":\"%s\",\"property\":\"type\"}", what);
+    r = qmp_run(q, "qom-get", arguments, -1, error);
+    return r == 0 ? 1 : r == -IC_ERR_BACKEND ? 0 : r;
+}
+
+/* Its guest says when; it has been asked to (snapshots/freeze.c). */
+static int wait_unplugged(struct qmp *q, struct ic_error *error)
+{
+    uint64_t deadline = deadline_after_ms(UNPLUG_MS);
+    int r;
+
+    while ((r = has(q, PLUGGED QEMU_VSOCK_DEVICE, error)) > 0) {
+        if (deadline_poll_ms(deadline) == 0)
+            return ic_fail(error, IC_ERR_TIMEOUT, "the guest did not let go of its vsock device within %u s",
+                    UNPLUG_MS / 1000);
+        (void)usleep(UNPLUG_LOOK_US);
+    }
+    return r;
+}
+
 int qemu_save(const struct record *record, struct ic_error *error)
 {
     uint64_t deadline = deadline_after_ms(TRANSFER_MS);
@@ -264,7 +294,9 @@ int qemu_save(const struct record *record, struct ic_error *error)
     r = qmp_open(socket, deadline, &q, error);
     if (r < 0)
         return r;
-    r = qmp_run(q, "stop", NULL, -1, error);
+    r = wait_unplugged(q, error);
+    if (r == 0)
+        r = qmp_run(q, "stop", NULL, -1, error);
     if (r < 0)
         return r;
     if (unlink(path) < 0 && errno != ENOENT)
@@ -368,13 +400,45 @@ static int fail_load(const struct backend_start *start, struct ic_error *error)
             said[0] ? "; QEMU said: " : "", said);
 }
 
-static int load(struct qmp *q, int state_fd, struct ic_error *error)
+static int plug(struct qmp *q, struct ic_error *error)
 {
     /* As in qemu-args.c, as a PCI device. */
     static const char device[] =
             "{\"driver\":\"vhost-user-vsock-pci-non-transitional\",\"chardev\":\"" QEMU_VSOCK_CHARDEV
-            "\",\"bus\":\"" QEMU_VSOCK_PORT
-            "\",\"id\":\"vsock-device\",\"notify_on_empty\":false,\"any_layout\":false}";
+            "\",\"bus\":\"" QEMU_VSOCK_PORT "\",\"id\":\"" QEMU_VSOCK_DEVICE
+            "\",\"notify_on_empty\":false,\"any_layout\":false}";
+
+    return qmp_run(q, "device_add", device, -1, error);
+}
+
+/* 1: it has lost its device. A template has the port and no vsock; what was booted cold has no port. */
+static int is_unplugged(struct qmp *q, struct ic_error *error)
+{
+    int r = has(q, PLUGGED QEMU_VSOCK_DEVICE, error);
+
+    if (r != 0)
+        return r > 0 ? 0 : r;
+    r = has(q, PLUGGED QEMU_VSOCK_PORT, error);
+    return r > 0 ? has(q, "/chardevs/" QEMU_VSOCK_CHARDEV, error) : r;
+}
+
+int qemu_go_on(const char *run_dir, struct ic_error *error)
+{
+    _cleanup_(qmp_freep) struct qmp *q = NULL;
+    char socket[4200];
+    int r = qemu_qmp_path(socket, sizeof(socket), run_dir, error);
+
+    if (r == 0)
+        r = qmp_open(socket, deadline_after_ms(GO_ON_MS), &q, error);
+    if (r == 0)
+        r = is_unplugged(q, error);
+    if (r > 0)
+        r = plug(q, error);
+    return r < 0 ? r : qmp_run(q, "cont", NULL, -1, error);
+}
+
+static int load(struct qmp *q, int state_fd, struct ic_error *error)
+{
     int r = want_events(q, error);
 
     if (r == 0)
@@ -384,7 +448,7 @@ static int load(struct qmp *q, int state_fd, struct ic_error *error)
     if (r == 0)
         r = qmp_wait_migrated(q, error);
     if (r == 0)
-        r = qmp_run(q, "device_add", device, -1, error);
+        r = plug(q, error);
     return r < 0 ? r : qmp_run(q, "cont", NULL, -1, error);
 }
 

@@ -16,7 +16,8 @@
 
 #include "orchestrator/backends/backend.h"
 
-/* Stops the VM that listens on BACKEND_QMP and writes it to BACKEND_STATE, both in the record's run directory. */
+/* Waits until the VM that listens on BACKEND_QMP has no vsock device any more, stops it and writes it to BACKEND_STATE,
+ * both in the record's run directory. */
 int qemu_save(const struct record *record, struct ic_error *error);
 
 /* The state file, checked: a descriptor that stands at QEMU's stream. -IC_ERR_CORRUPT. */
@@ -24,6 +25,9 @@ int qemu_open_state(const char *path, const struct record *record, int *ret_fd, 
 
 /* Has the QEMU of `start`, which waits for it, load that, plugs its vsock device and lets it run. */
 int qemu_load(const struct backend_start *start, int state_fd, struct ic_error *error);
+
+/* Plugs the VM its vsock device again if it had to let go of it, and lets it run. */
+int qemu_go_on(const char *run_dir, struct ic_error *error);
 
 /* The run directory's QMP socket. */
 int qemu_qmp_path(char *dst, size_t size, const char *run_dir, struct ic_error *error);

@@ -285,7 +285,16 @@ static int qemu_pause(const struct backend *backend, const char *run_dir, struct
 
 static int qemu_resume(const struct backend *backend, const char *run_dir, struct ic_error *error)
 {
-    return control(run_dir, "cont", error);
+    return qemu_go_on(run_dir, error);
+}
+
+/* Those alone have the port. */
+static const char *qemu_no_snapshot(const struct backend *backend, const struct record *record)
+{
+    return record->origin[0]
+                   ? NULL
+                   : "its vsock can't be unplugged, since it was booted cold (--cold, or a kernel or image of "
+                     "which there is no template)";
 }
 
 static int qemu_save_vm(const struct backend *backend, const struct record *record, struct ic_error *error)
@@ -300,7 +309,8 @@ static char *qemu_program(const struct backend *backend)
 
 const struct backend backend_qemu = {
         .id = IC_BACKEND_QEMU,
-        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS | BACKEND_TEMPLATE,
+        .capabilities = BACKEND_PAUSE | BACKEND_PERMISSIVE | BACKEND_LIMITS | BACKEND_TEMPLATE | BACKEND_SNAPSHOT |
+                        BACKEND_UNPLUG,
         .probe = qemu_probe,
         .start = qemu_start,
         .pause = qemu_pause,
@@ -308,4 +318,5 @@ const struct backend backend_qemu = {
         .program = qemu_program,
         .save = qemu_save_vm,
         .no_template = qemu_no_template,
+        .no_snapshot = qemu_no_snapshot,
 };

@@ -155,7 +155,7 @@ static int add_initramfs(
 {
     _cleanup_(freep) char *agent = NULL;
     _cleanup_(freep) char *to = NULL;
-    int r = recipe_agent_path(&agent, error);
+    int r = recipe_program_path("ironclaw-agent", &agent, error);
 
     if (r == 0)
         r = digest_file(agent, NULL, "", manifest->agent_sha256, NULL, error);
@@ -226,7 +226,7 @@ static int unchanged(const struct previous *previous, const struct recipe *recip
 {
     _cleanup_(freep) char *agent = NULL;
     char sha256[DIGEST_HEX_LEN + 1];
-    int r = recipe_agent_path(&agent, error);
+    int r = recipe_program_path("ironclaw-agent", &agent, error);
 
     if (r == 0)
         r = digest_file(agent, NULL, "", sha256, NULL, error);

@@ -3,301 +3,178 @@
  * Images from elsewhere: a root file system tar, an OCI or docker archive, or
  * an OCI layout directory. All of it is foreign.
  *
- * A plain tar is read by libarchive in this process and written again as a
- * tar that holds only what a root file system needs: names that stay below
- * the root, no devices, no fifos. That one is unpacked by tar(1), which makes
- * symlinks that lead out of the tree only after everything else. OCI images
- * go through skopeo, which checks every layer's digest, and umoci, which
- * unpacks layers without following links out of the bundle.
+ * A plain tar is read by ironclaw-tar (src/tar), a process that can do nothing
+ * else, and written again as a tar that holds only what a root file system
+ * needs: names that stay below the root, no devices, no fifos. That one is
+ * unpacked by tar(1), which makes symlinks that lead out of the tree only after
+ * everything else, and takes no name that leads out either: what ironclaw-tar
+ * wrote is as foreign as what it read, should it be the archive's by then.
+ * OCI images go through skopeo, which checks every layer's digest, and umoci,
+ * which unpacks layers without following links out of the bundle.
  */
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/fd.h"
+#include "base/room.h"
 #include "orchestrator/images/build.h"
-#include "orchestrator/images/import.h"
+#include "orchestrator/images/recipe.h"
 #include "orchestrator/images/rootfs.h"
 #include "orchestrator/images/userns.h"
 #include "orchestrator/paths.h"
+#include "orchestrator/process.h"
 
-#define READ_BLOCK_BYTES ((size_t)128 << 10)
-#define PEEK_ENTRIES     64
 #define CONFIG_BYTES_MAX ((size_t)4 << 20)
 /* Files get one fixed time, as in images from recipes. */
 #define IMPORT_EPOCH 0
 
 enum source { SOURCE_TAR, SOURCE_OCI_ARCHIVE, SOURCE_DOCKER_ARCHIVE, SOURCE_OCI_LAYOUT };
 
-static void archive_closep(struct archive **a)
+/* ---- ironclaw-tar ---- */
+
+/* What it says on standard error (src/tar/main.c); foreign as the archive is. */
+struct tar_talk {
+    const char *path; /* of the archive */
+    const struct progress *progress;
+    uint64_t done, total; /* bytes of the archive */
+    int to_fd;            /* 0: nothing is written */
+    char kind[16];
+    enum ic_error_code code; /* 0: no error yet */
+    char text[640];
+};
+
+static void take_error(struct tar_talk *talk, const char *code)
 {
-    if (*a)
-        (void)archive_read_free(*a);
+    static const struct {
+        const char *word;
+        enum ic_error_code code;
+    } codes[] = {{"failed ", IC_ERR_IO}, {"invalid ", IC_ERR_INVALID}, {"corrupt ", IC_ERR_CORRUPT},
+            {"no-space ", IC_ERR_NO_SPACE}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+        size_t len = strlen(codes[i].word);
+
+        if (strncmp(code, codes[i].word, len) != 0)
+            continue;
+        talk->code = codes[i].code;
+        (void)snprintf(talk->text, sizeof(talk->text), "%s", code + len);
+    }
 }
 
-static int open_archive(const char *path, struct archive **ret, struct ic_error *error)
+static int on_line(void *userdata, const char *line, struct ic_error *error)
 {
-    struct archive *a = archive_read_new();
+    struct tar_talk *talk = userdata;
 
-    if (!a)
-        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
-    /* gzip, xz, zstd and bzip2 only: libarchive would run programs for others. */
-    (void)archive_read_support_filter_gzip(a);
-    (void)archive_read_support_filter_xz(a);
-    (void)archive_read_support_filter_zstd(a);
-    (void)archive_read_support_filter_bzip2(a);
-    (void)archive_read_support_format_tar(a);
-    /* Names are bytes. */
-    (void)archive_read_set_options(a, "hdrcharset=BINARY");
-    if (archive_read_open_filename(a, path, READ_BLOCK_BYTES) != ARCHIVE_OK) {
-        int r = ic_fail(error, IC_ERR_INVALID, "%s: not a tar, nor an OCI or docker archive (%s)", path,
-                archive_error_string(a));
-
-        (void)archive_read_free(a);
-        return r;
-    }
-    *ret = a;
+    if (strncmp(line, "progress ", 9) == 0)
+        talk->done = MIN((uint64_t)strtoull(line + 9, NULL, 10), talk->total); /* of whatever it says: only shown */
+    else if (strncmp(line, "kind ", 5) == 0)
+        (void)snprintf(talk->kind, sizeof(talk->kind), "%s", line + 5);
+    else if (strncmp(line, "error ", 6) == 0)
+        take_error(talk, line + 6);
     return 0;
 }
 
-/* By the names at the archive's start and the markers that these formats must have. */
-static int detect(const char *path, enum source *ret, struct ic_error *error)
+/* It sees to that itself, as long as it is itself. */
+static int check_room(const char *path, int fd, struct ic_error *error)
 {
-    _cleanup_(archive_closep) struct archive *a = NULL;
+    struct statvfs vfs;
+
+    if (fstatvfs(fd, &vfs) == 0 && !room_is_left(&vfs))
+        return ic_fail(error, IC_ERR_NO_SPACE, "%s: what is in it fills the disk; make room", path);
+    return 0;
+}
+
+static int on_tick(void *userdata, struct ic_error *error)
+{
+    const struct tar_talk *talk = userdata;
+    int r = talk->to_fd > 0 ? check_room(talk->path, talk->to_fd, error) : 0;
+
+    return r < 0 ? r : progress_report(talk->progress, "reading the archive", talk->done, talk->total, error);
+}
+
+static int run_tar(const char *what, struct tar_talk *talk, struct ic_error *error)
+{
+    _cleanup_(fd_closep) int fd = open(talk->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    _cleanup_(freep) char *program = NULL;
+    int r = recipe_program_path("ironclaw-tar", &program, error), status = 0;
+    struct stat st;
+
+    if (r < 0)
+        return r;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return ic_fail_errno(error, -errno, "%s", talk->path);
+    if (!S_ISREG(st.st_mode))
+        return ic_fail(error, IC_ERR_INVALID, "%s: not a regular file", talk->path);
+    r = fd_above_stdio(&fd);
+    if (r < 0)
+        return ic_fail_errno(error, r, "%s", talk->path);
+    const char *const argv[] = {program, what, NULL};
+    const struct subprocess process = {.argv = argv,
+            .package = "ironclaw",
+            .stdin_fd = fd,
+            .stdout_fd = talk->to_fd,
+            .tick = on_tick,
+            .line = on_line,
+            .line_from_stderr = true,
+            .userdata = talk,
+            .ret_status = &status};
+    talk->total = (uint64_t)st.st_size;
+    r = subprocess_run(&process, error);
+    if (r < 0 || status == 0)
+        return r;
+    if (talk->code != 0)
+        return ic_fail(error, talk->code, "%s: %s", talk->path, talk->text);
+    return ic_fail(error, IC_ERR_IO, "%s: ironclaw-tar failed with status %d", talk->path, status);
+}
+
+static int detect(const char *path, const struct progress *progress, enum source *ret, struct ic_error *error)
+{
     _cleanup_(freep) char *layout = NULL;
-    bool oci = false, docker = false, root = false;
-    struct archive_entry *entry;
+    struct tar_talk talk = {.path = path, .progress = progress};
     struct stat st;
     int r;
 
     if (stat(path, &st) < 0)
         return ic_fail_errno(error, -errno, "%s", path);
-    if (S_ISDIR(st.st_mode)) {
-        r = text_format(&layout, error, "%s/oci-layout", path);
+    if (!S_ISDIR(st.st_mode)) {
+        r = run_tar("detect", &talk, error);
         if (r < 0)
             return r;
-        if (access(layout, R_OK) < 0)
-            return ic_fail(error, IC_ERR_INVALID,
-                    "%s: a directory without oci-layout; give an OCI layout directory, or a tar of the root", path);
-        *ret = SOURCE_OCI_LAYOUT;
+        *ret = strcmp(talk.kind, "oci") == 0      ? SOURCE_OCI_ARCHIVE
+               : strcmp(talk.kind, "docker") == 0 ? SOURCE_DOCKER_ARCHIVE
+                                                  : SOURCE_TAR;
         return 0;
     }
-    r = open_archive(path, &a, error);
+    r = text_format(&layout, error, "%s/oci-layout", path);
     if (r < 0)
         return r;
-    for (;;) {
-        const char *name;
-
-        if (archive_read_next_header(a, &entry) != ARCHIVE_OK)
-            break;
-        name = archive_entry_pathname(entry);
-        if (!name)
-            continue;
-        if (strncmp(name, "./", 2) == 0)
-            name += 2;
-        oci = oci || strcmp(name, "oci-layout") == 0;
-        docker = docker || strcmp(name, "manifest.json") == 0;
-        root = root || strncmp(name, "usr/", 4) == 0 || strncmp(name, "bin", 3) == 0 || strncmp(name, "etc/", 4) == 0;
-        if (oci || root)
-            break;
-    }
-    *ret = oci && !root ? SOURCE_OCI_ARCHIVE : docker && !root ? SOURCE_DOCKER_ARCHIVE : SOURCE_TAR;
+    if (access(layout, R_OK) < 0)
+        return ic_fail(error, IC_ERR_INVALID,
+                "%s: a directory without oci-layout; give an OCI layout directory, or a tar of the root", path);
+    *ret = SOURCE_OCI_LAYOUT;
     return 0;
 }
 
-bool import_path_ok(const char *name, char *ret, size_t size)
+static int clean_tar(const char *path, const char *to_path, const struct progress *progress, struct ic_error *error)
 {
-    size_t n = 0;
-
-    /* "./a//b/" becomes "a/b"; a part that is ".." is refused. */
-    while (*name) {
-        size_t len;
-
-        name += strspn(name, "/");
-        len = strcspn(name, "/");
-        if (len == 2 && name[0] == '.' && name[1] == '.')
-            return false;
-        if (len > 0 && !(len == 1 && name[0] == '.')) {
-            if (n + len + 2 > size)
-                return false;
-            if (n > 0)
-                ret[n++] = '/';
-            memcpy(ret + n, name, len);
-            n += len;
-        }
-        name += len;
-    }
-    ret[n] = '\0';
-    return true;
-}
-
-/* Sets the entry's names to ones below the root. 0: take it, 1: leave it out. */
-static int clean_entry(struct archive_entry *entry, const char *path, struct ic_error *error)
-{
-    const char *name = archive_entry_pathname(entry), *link = archive_entry_hardlink(entry);
-    char clean[4096], prefixed[4096 + 2];
-    mode_t type = archive_entry_filetype(entry);
-
-    if (!name || !import_path_ok(name, clean, sizeof(clean)))
-        return ic_fail(error, IC_ERR_INVALID, "%s: the entry '%.200s' leads out of the root", path, name ? name : "?");
-    if (!link && type != AE_IFREG && type != AE_IFDIR && type != AE_IFLNK)
-        return 1;
-    (void)snprintf(prefixed, sizeof(prefixed), "./%s", clean);
-    archive_entry_set_pathname(entry, prefixed);
-    if (link) {
-        if (!import_path_ok(link, clean, sizeof(clean)))
-            return ic_fail(error, IC_ERR_INVALID, "%s: the link target '%.200s' leads out of the root", path, link);
-        (void)snprintf(prefixed, sizeof(prefixed), "./%s", clean);
-        archive_entry_set_hardlink(entry, prefixed);
-    }
-    archive_entry_xattr_clear(entry);
-    archive_entry_acl_clear(entry);
-    archive_entry_set_fflags(entry, 0, 0);
-    archive_entry_set_uname(entry, NULL);
-    archive_entry_set_gname(entry, NULL);
-    archive_entry_set_mtime(entry, IMPORT_EPOCH, 0);
-    archive_entry_unset_atime(entry);
-    archive_entry_unset_ctime(entry);
-    archive_entry_unset_birthtime(entry);
-    archive_entry_sparse_clear(entry);
-    return 0;
-}
-
-/* The file that is written, and the directory that it is in. */
-struct sink {
-    struct archive *archive;
-    const char *path;
-    char *dir;
-    int fd;
-    bool abandoned;
-};
-
-static la_ssize_t sink_write(struct archive *a, void *userdata, const void *data, size_t len)
-{
-    const struct sink *sink = userdata;
-    int r = sink->abandoned ? -ECANCELED : fd_write_all(sink->fd, data, len, DEADLINE_NEVER);
-
-    if (r == 0)
-        return (la_ssize_t)len;
-    archive_set_error(a, -r, "%s", strerror(-r));
-    return -1;
-}
-
-/* libarchive ends a file that was begun by filling it up with zeroes, whatever size it claims to have; a sink that
- * takes nothing more ends that at once, and frees all (archive_write_fail would leak). */
-static void sink_deinit(struct sink *sink)
-{
-    sink->abandoned = true;
-    if (sink->archive)
-        (void)archive_write_free(sink->archive);
-    fd_close(sink->fd);
-    free(sink->dir);
-}
-
-static int sink_open(struct sink *sink, const char *path, struct ic_error *error)
-{
-    const char *slash = strrchr(path, '/');
-    int r = text_format(&sink->dir, error, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    _cleanup_(fd_closep) int fd = open(to_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    struct tar_talk talk = {.path = path, .progress = progress};
+    int r = fd < 0 ? -errno : fd_above_stdio(&fd);
 
     if (r < 0)
-        return r;
-    sink->path = path;
-    sink->archive = archive_write_new();
-    if (!sink->archive)
-        return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
-    sink->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (sink->fd < 0)
-        return ic_fail_errno(error, -errno, "%s", path);
-    (void)archive_write_set_format_pax_restricted(sink->archive);
-    (void)archive_write_set_options(sink->archive, "hdrcharset=BINARY");
-    if (archive_write_open(sink->archive, sink, NULL, sink_write, NULL) != ARCHIVE_OK)
-        return ic_fail_errno(error, -archive_errno(sink->archive), "%s", path);
-    return 0;
+        return ic_fail_errno(error, r, "%s", to_path);
+    talk.to_fd = fd;
+    return run_tar("clean", &talk, error);
 }
 
-static int put_data(const struct sink *to, const void *data, size_t len, struct ic_error *error)
-{
-    int r = path_check_room(to->dir, error);
-
-    if (r == 0 && archive_write_data(to->archive, data, len) < 0)
-        r = ic_fail_errno(error, -archive_errno(to->archive), "%s", to->path);
-    return r;
-}
-
-static int copy_data(struct archive *from, const struct sink *to, const char *path, struct ic_error *error)
-{
-    static const char zero[65536];
-    const void *block;
-    la_int64_t at = 0, offset;
-    size_t len;
-    int r, failed = 0;
-
-    while (failed == 0 && (r = archive_read_data_block(from, &block, &len, &offset)) == ARCHIVE_OK) {
-        while (failed == 0 && at < offset) {
-            size_t gap = (size_t)MIN(offset - at, (la_int64_t)sizeof(zero));
-
-            failed = put_data(to, zero, gap, error);
-            at += (la_int64_t)gap;
-        }
-        if (failed == 0)
-            failed = put_data(to, block, len, error);
-        at += (la_int64_t)len;
-    }
-    if (failed < 0)
-        return failed;
-    return r == ARCHIVE_EOF ? 0 : ic_fail(error, IC_ERR_CORRUPT, "%s: %s", path, archive_error_string(from));
-}
-
-int import_clean_tar(const char *path, const char *to_path, const struct progress *progress, struct ic_error *error)
-{
-    _cleanup_(archive_closep) struct archive *from = NULL;
-    _cleanup_(sink_deinit) struct sink to = {.fd = -1};
-    struct archive_entry *entry;
-    struct stat st;
-    uint64_t entries = 0;
-    int r = open_archive(path, &from, error);
-
-    if (r == 0)
-        r = sink_open(&to, to_path, error);
-    if (r != 0)
-        return r;
-    if (stat(path, &st) < 0)
-        return ic_fail_errno(error, -errno, "%s", path);
-    while ((r = archive_read_next_header(from, &entry)) == ARCHIVE_OK || r == ARCHIVE_WARN) {
-        r = progress_report(
-                progress, "reading the archive", (uint64_t)archive_filter_bytes(from, -1), (uint64_t)st.st_size, error);
-        if (r == 0)
-            r = path_check_room(to.dir, error);
-        if (r == 0)
-            r = clean_entry(entry, path, error);
-        if (r < 0)
-            return r;
-        if (r > 0)
-            continue;
-        if (archive_write_header(to.archive, entry) < ARCHIVE_WARN)
-            return ic_fail_errno(
-                    error, -archive_errno(to.archive), "%s: '%.200s'", to_path, archive_entry_pathname(entry));
-        r = archive_entry_size(entry) > 0 ? copy_data(from, &to, path, error) : 0;
-        if (r < 0)
-            return r;
-        entries++;
-    }
-    if (r != ARCHIVE_EOF)
-        return ic_fail(error, IC_ERR_CORRUPT, "%s: %s", path, archive_error_string(from));
-    if (entries == 0)
-        return ic_fail(error, IC_ERR_INVALID, "%s: no files in it", path);
-    if (archive_write_close(to.archive) != ARCHIVE_OK)
-        return ic_fail_errno(error, -archive_errno(to.archive), "%s", to_path);
-    return 0;
-}
+/* ---- steps of other programs ---- */
 
 struct step {
     const struct progress *progress;
@@ -391,7 +268,7 @@ static int unpack_tar(
     int r = text_format(&tar, error, "%s/rootfs.tar", dir);
 
     if (r == 0)
-        r = import_clean_tar(path, tar, progress, error);
+        r = clean_tar(path, tar, progress, error);
     if (r == 0) {
         struct ic_error why = {0};
 
@@ -459,7 +336,7 @@ int ic_image_import(const char *path, const struct ic_image_import_options *opti
     absolute = realpath(path, NULL);
     if (!absolute)
         return ic_fail_errno(error, -errno, "%s", path);
-    r = detect(absolute, &source, error);
+    r = detect(absolute, &progress, &source, error);
     if (r == 0)
         r = store_lock_build(STORE_IMAGES, &progress, &lock_fd, error);
     if (r == 0)

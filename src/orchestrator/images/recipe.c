@@ -22,16 +22,16 @@ static const char *place(const char *env, const char *installed)
     return path && path[0] == '/' ? path : installed;
 }
 
-int recipe_agent_path(char **ret, struct ic_error *error)
+int recipe_program_path(const char *program, char **ret, struct ic_error *error)
 {
     _cleanup_(freep) char *path = NULL;
-    int r = text_format(&path, error, "%s/ironclaw-agent", place("IRONCLAW_LIBEXEC", PLACES_LIBEXEC));
+    int r = text_format(&path, error, "%s/%s", place("IRONCLAW_LIBEXEC", PLACES_LIBEXEC), program);
 
     if (r < 0)
         return r;
     if (access(path, R_OK) < 0)
         return ic_fail(error, IC_ERR_NOT_FOUND,
-                "agent %s: not there; install ironclaw completely, or set IRONCLAW_LIBEXEC to its directory", path);
+                "program %s: not there; install ironclaw completely, or set IRONCLAW_LIBEXEC to its directory", path);
     *ret = TAKE_PTR(path);
     return 0;
 }

@@ -35,5 +35,6 @@ int recipe_read_file(const char *file, char **ret, size_t *ret_len, char **ret_p
 /* The modules that every initramfs has, as the recipes name them. */
 int recipe_modules(struct strlist *ret, struct ic_error *error);
 
-/* The agent that becomes /init: in the installed libexec directory, or in IRONCLAW_LIBEXEC (an absolute path). */
-int recipe_agent_path(char **ret, struct ic_error *error);
+/* A program of ours that images are made with, the agent for one: in the installed libexec directory, or in
+ * IRONCLAW_LIBEXEC (an absolute path). */
+int recipe_program_path(const char *program, char **ret, struct ic_error *error);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 #include "orchestrator/paths.h"
 
 #define TMP_PREFIX ".tmp-"
+#define COPY_CHUNK ((size_t)1 << 30)
 
 static const char *const store_dir[] = {
         [STORE_IMAGES] = "images",
@@ -345,8 +347,14 @@ static int copy_file(const char *from, const char *to, struct ic_error *error)
     if (out < 0)
         return ic_fail_errno(error, -errno, "%s", to);
     do
-        n = copy_file_range(in, NULL, out, NULL, (size_t)1 << 30, 0);
+        n = copy_file_range(in, NULL, out, NULL, COPY_CHUNK, 0);
     while (n > 0 || (n < 0 && errno == EINTR));
+    /* From one kind of file system to another the kernel does not copy, except so. Nothing has been by then. */
+    if (n < 0 && (errno == EXDEV || errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL)) {
+        do
+            n = sendfile(out, in, NULL, COPY_CHUNK);
+        while (n > 0 || (n < 0 && errno == EINTR));
+    }
     return n < 0 ? ic_fail_errno(error, -errno, "%s", to) : 0;
 }
 

@@ -239,6 +239,32 @@ static void names_that_lead_elsewhere_are_refused(void **state)
     assert_int_equal(ic_image_remove("seven", false, NULL), 0);
 }
 
+/* Where it can't be linked it is copied, also from another kind of file system. */
+static void a_part_from_another_file_system_is_copied(void **state)
+{
+    static const char *const places[] = {"/dev/shm", "/tmp", "/var/tmp"};
+    struct ic_error error = {0};
+    char from[64], to[256], read_back[8];
+
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        int fd;
+
+        (void)snprintf(from, sizeof(from), "%s/ironclaw-test-XXXXXX", places[i]);
+        (void)snprintf(to, sizeof(to), "%s/copy", home);
+        fd = mkstemp(from);
+        assert_true(fd >= 0);
+        assert_int_equal(write(fd, "part", 4), 4);
+        fd_close(fd);
+        assert_int_equal(store_link_file(from, to, &error), 0);
+        fd = open(to, O_RDONLY | O_CLOEXEC);
+        assert_int_equal(read(fd, read_back, sizeof(read_back)), 4);
+        assert_memory_equal(read_back, "part", 4);
+        fd_close(fd);
+        assert_int_equal(unlink(to), 0);
+        assert_int_equal(unlink(from), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +274,7 @@ int main(void)
             cmocka_unit_test(an_open_image_stays_until_it_is_closed),
             cmocka_unit_test(what_a_killed_build_left_is_removed),
             cmocka_unit_test(names_that_lead_elsewhere_are_refused),
+            cmocka_unit_test(a_part_from_another_file_system_is_copied),
     };
     return cmocka_run_group_tests(tests, make_home, remove_home);
 }

@@ -30,6 +30,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "orchestrator/paths.h"
+#include "orchestrator/share.h"
 #include "orchestrator/snapshots/template.h"
 #include "orchestrator/table.h"
 
@@ -38,9 +39,12 @@
 #define LOCK_WAIT_MS    200u
 #define RETRY_FIRST_MS  200u
 #define RETRY_MAX_MS    30000u
-#define QUIET_MS        500u /* after a hand-over: the VM's first command comes before the next VM */
-#define WATCHED_MAX     512u
-#define POLL_FIXED      3u
+/* After a hand-over the VM's first command comes before the next VM: so long, and longer while processors are short. */
+#define QUIET_MS      500u
+#define QUIET_MAX_MS  5000u
+#define QUIET_LOOK_MS 100u
+#define WATCHED_MAX   512u
+#define POLL_FIXED    3u
 
 /* A process whose end means something: a monitor to wait for, or one that took a tied VM. */
 struct watched {
@@ -63,8 +67,8 @@ struct keeper {
     int event_fd; /* the maker has news */
     struct spawn_member ready[POOL_MAX];
     uint32_t ready_count;
-    uint64_t quiet_until; /* ms */
-    ic_exec *warming;     /* the command of a warm-up that runs */
+    uint64_t handed_over_ms; /* the last time */
+    ic_exec *warming;        /* the command of a warm-up that runs */
     bool stop, told;
     struct ic_error fatal; /* why it stopped by itself; code 0: it did not */
     bool reap;             /* something has ended: the maker looks, as that may take a while */
@@ -103,6 +107,13 @@ static void warming(void *userdata, ic_exec *exec)
     pthread_mutex_unlock(&k->lock);
 }
 
+static bool is_quiet_time(const struct keeper *k)
+{
+    uint64_t since_ms = clock_now_ms() - k->handed_over_ms;
+
+    return since_ms < QUIET_MS || (since_ms < QUIET_MAX_MS && share_is_contended());
+}
+
 static void *make_vms(void *arg)
 {
     struct keeper *k = arg;
@@ -112,7 +123,6 @@ static void *make_vms(void *arg)
     while (!k->stop) {
         struct spawn_member member;
         struct ic_error error = {0};
-        uint64_t now;
         int r;
 
         if (k->reap) {
@@ -126,9 +136,8 @@ static void *make_vms(void *arg)
             (void)pthread_cond_wait(&k->changed, &k->lock);
             continue;
         }
-        now = clock_now_ms();
-        if (k->ready_count > 0 && now < k->quiet_until) {
-            wait_some(k, (uint32_t)(k->quiet_until - now));
+        if (k->ready_count > 0 && is_quiet_time(k)) {
+            wait_some(k, QUIET_LOOK_MS);
             continue;
         }
         pthread_mutex_unlock(&k->lock);
@@ -232,7 +241,7 @@ static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *p
         return; /* it did not wait for us */
     pthread_mutex_lock(&k->lock);
     found = next_member(k, &member);
-    k->quiet_until = clock_now_ms() + QUIET_MS;
+    k->handed_over_ms = clock_now_ms();
     (void)pthread_cond_signal(&k->changed);
     pthread_mutex_unlock(&k->lock);
     if (!found) {

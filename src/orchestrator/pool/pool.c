@@ -36,7 +36,7 @@ int pool_name(
         const struct record *record, const struct snapshot *from, char ret[POOL_NAME_LEN + 1], struct ic_error *error)
 {
     const uint32_t numbers[] = {(uint32_t)record->jail_mode, (uint32_t)record->seccomp_level, record->max_connections,
-            record->max_lifetime_ms};
+            record->max_lifetime_ms, record->max_disk_mib_per_s, record->max_disk_ops_per_s};
     char hex[DIGEST_HEX_LEN + 1];
     struct digest_key key;
 

@@ -88,6 +88,8 @@ int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic
         config.keep = options->keep;
         config.tied_to_caller = options->tied_to_caller;
         config.max_lifetime_ms = options->max_lifetime_ms;
+        plan.max_disk_mib_per_s = options->max_disk_mib_per_s;
+        plan.max_disk_ops_per_s = options->max_disk_ops_per_s;
         if (options->vm_id)
             r = ic_vm_config_set(&config, "vm_id", options->vm_id, error);
     }

@@ -11,14 +11,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "orchestrator/backends/backend.h"
 #include "orchestrator/images/text.h"
 #include "orchestrator/paths.h"
+#include "orchestrator/session.h"
 #include "orchestrator/snapshots/freeze.h"
 
-#define PREFIX     "saving-"
-#define PATIENCE_S 60
+#define PREFIX       "saving-"
+#define PATIENCE_S   60
+#define HELD_WAIT_MS 5000u
+#define HELD_POLL_US 2000u
 
 static int lock(int fd, int how)
 {
@@ -59,7 +63,7 @@ int saving_begin(
         (void)rmdir(dir);
         return ic_fail_errno(error, r, "directory %s", dir);
     }
-    *ret = (struct saving){.dir = TAKE_PTR(dir), .run_dir = TAKE_PTR(run_dir), .lock_fd = fd};
+    *ret = (struct saving){.dir = TAKE_PTR(dir), .run_dir = TAKE_PTR(run_dir), .lock_fd = fd, .held_fd = -1};
     return 0;
 }
 
@@ -72,7 +76,52 @@ void saving_end(struct saving *saving)
     free(saving->dir);
     free(saving->run_dir);
     fd_close(saving->lock_fd);
+    fd_close(saving->held_fd);
     *saving = (struct saving)SAVING_NONE;
+}
+
+static int held_path(char **ret, const struct saving *saving, struct ic_error *error)
+{
+    const char *slash = strrchr(saving->dir, '/');
+
+    return text_format(ret, error, "%.*s/" SESSION_HELD, (int)(slash - saving->dir), saving->dir);
+}
+
+int saving_hold(struct saving *saving, struct ic_error *error)
+{
+    _cleanup_(freep) char *path = NULL;
+    uint64_t deadline = deadline_after_ms(HELD_WAIT_MS);
+    int fd, r = held_path(&path, saving, error);
+
+    if (r < 0)
+        return r;
+    fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    r = fd < 0 ? -errno : lock(fd, LOCK_EX | LOCK_NB);
+    while (r == -EWOULDBLOCK && deadline_poll_ms(deadline) != 0) { /* who looks at it holds it for a moment */
+        (void)usleep(HELD_POLL_US);
+        r = lock(fd, LOCK_EX | LOCK_NB);
+    }
+    if (r < 0) {
+        if (fd >= 0)
+            (void)unlink(path); /* nobody else saves this VM */
+        fd_close(fd);
+        return ic_fail_errno(error, r, "file %s", path);
+    }
+    saving->held_fd = fd;
+    saving->held = true;
+    return 0;
+}
+
+void saving_release(struct saving *saving)
+{
+    _cleanup_(freep) char *path = NULL;
+
+    if (held_path(&path, saving, NULL) == 0)
+        (void)unlink(path);
+    (void)flock(saving->held_fd, LOCK_UN); /* a child that was just forked may still have it */
+    fd_close(saving->held_fd);
+    saving->held_fd = -1;
+    saving->held = false;
 }
 
 /* Since when it has been there. */
@@ -89,7 +138,7 @@ static bool is_old(int fd)
 static int undo(struct table_entry *entry, const char *name, int fd, struct ic_error *error)
 {
     _cleanup_(record_deinitp) struct record record = {0};
-    _cleanup_(freep) char *dir = NULL;
+    _cleanup_(freep) char *dir = NULL, *held = NULL;
     int r = table_read(&record, entry->vm_id, error);
 
     if (r < 0 || record.state == IC_VM_PAUSED)
@@ -99,8 +148,13 @@ static int undo(struct table_entry *entry, const char *name, int fd, struct ic_e
         return is_old(fd) ? table_settle(entry, &record, error) : 0;
     }
     remove_saved(record.run_dir);
-    r = text_format(&dir, error, "%s/%s", entry->dir, name);
-    return r < 0 ? r : path_remove_tree(dir, error);
+    r = text_format(&held, error, "%s/" SESSION_HELD, entry->dir);
+    if (r == 0)
+        r = text_format(&dir, error, "%s/%s", entry->dir, name);
+    if (r < 0)
+        return r;
+    (void)unlink(held);
+    return path_remove_tree(dir, error);
 }
 
 static int reap_one(int dir_fd, const char *vm_id, const char *name, struct ic_error *error)

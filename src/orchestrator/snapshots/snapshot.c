@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "orchestrator/backends/backend.h"
@@ -367,10 +367,7 @@ int snapshot_verify(enum store_kind store, const char *name, const struct progre
 
 static int64_t unix_ms(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    return (int64_t)(clock_unix_ns() / 1000000);
 }
 
 /* A copy by way of its text, which is what a manifest keeps. */

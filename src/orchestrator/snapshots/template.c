@@ -18,7 +18,7 @@
 #include "orchestrator/snapshots/prune.h"
 #include "orchestrator/spawn.h"
 
-#define FORMAT     "ironclaw template 1"
+#define FORMAT     "ironclaw template 2"
 #define NAME_CHARS 16 /* of the key, for people */
 
 const char *template_none(const struct backend *backend, const struct record *record, bool custom)
@@ -137,6 +137,7 @@ static int builder_config(const struct ic_vm_config *config, struct ic_vm_config
     ret->tied_to_caller = true;
     ret->max_lifetime_ms = 0;
     ret->max_connections = 0;
+    ret->max_disk_mib_per_s = ret->max_disk_ops_per_s = 0;
     return 0;
 }
 

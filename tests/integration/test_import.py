@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of archives from elsewhere."""
+
+import io
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+from harness import FAILED
+
+PROGRAM = Path("/usr/bin/echo")
+
+
+def needed():
+    """The program and what the dynamic linker wants for it, as paths of this machine."""
+    text = subprocess.run(["ldd", PROGRAM], check=True, stdout=subprocess.PIPE).stdout.decode()
+    return [PROGRAM, *map(Path, re.findall(r"(?m)^\s+(?:\S+ => )?(/\S+) \(0x", text))]
+
+
+def archive(path, extra=(), mode="w:xz"):
+    with tarfile.open(path, mode) as tar:
+        for name in needed():
+            tar.add(name.resolve(), arcname=f".{name}")
+        for name in ("dev", "proc", "sys", "tmp", "run"):
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(directory)
+        for name, data in extra:
+            file = tarfile.TarInfo(name)
+            file.size = len(data)
+            tar.addfile(file, io.BytesIO(data))
+    return path
+
+
+def names(t):
+    return t.ic("image", "ls", rc=0).out
+
+
+def test_a_tar_becomes_an_image(t):
+    t.own_data("images")
+    t.ic("image", "import", archive(t.work / "root.tar.xz"), "mine:1", rc=0)
+    assert b"mine:1" in names(t)
+    t.ic("image", "verify", "mine:1", rc=0)
+    result = t.ic("run", "--cold", "--image", "mine:1", "--", PROGRAM, "from an archive", rc=0)
+    assert result.out == b"from an archive\n", result
+    t.ic("image", "rm", "mine:1", rc=0)
+    assert b"mine:1" not in names(t)
+
+
+def test_archives_that_are_refused(t):
+    t.own_data("images")
+    leads_out = archive(t.work / "out.tar", [("../escape", b"x")], mode="w")
+    cut = t.work / "short.tar"
+    cut.write_bytes(archive(t.work / "whole.tar", mode="w").read_bytes()[:20000])
+    none = t.work / "none"
+    none.write_bytes(b"not a tar " * 2000)
+    for path, word in ((leads_out, "leads out of the root"), (cut, "truncated"), (none, "not a tar"),
+                       (t.work, "oci-layout"), (Path("/dev/zero"), "not a regular file"),
+                       (t.work / "missing", "No such file")):
+        t.error("image", "import", "-q", path, "mine:2", status=FAILED, words=[str(path), word])
+        assert b"mine:2" not in names(t), path
+    assert not (t.work.parent / "escape").exists()
+    left = [p.name for p in (t.home / "data/images").iterdir() if p.name.startswith(".")]
+    assert not [p for p in left if "tmp" in p or "new" in p], left
