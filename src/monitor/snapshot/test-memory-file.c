@@ -165,13 +165,25 @@ static unsigned long own_kib(const void *host)
     return strtoul(line + strlen("\nAnonymous:"), NULL, 10);
 }
 
+/* Some kernels give a page of its own to who reads one that nobody wrote; others map the one that is all zeros. */
+static bool reading_takes_memory(const volatile uint8_t *host)
+{
+    return host[0] == 0 && own_kib((const void *)host) != 0;
+}
+
 static void writing_uses_no_memory(void **state)
 {
     struct memory *memory = guest(&machine);
     struct vm_error error;
-    int fd = temporary();
+    int fd;
 
     (void)madvise(memory->host, RAM, MADV_NOHUGEPAGE);
+    if (reading_takes_memory(memory->host)) {
+        memory_deinit(memory);
+        print_message("this kernel maps no page of zeros\n");
+        skip();
+    }
+    fd = temporary();
     memory->host[5 * PAGE] = 1;
     assert_int_equal(memory_file_write(fd, memory, NULL, &full, &error), 0);
     assert_int_equal(own_kib(memory->host), PAGE / 1024);
