@@ -181,9 +181,11 @@ class World:
 
     def libexec(self, name, **plan):
         """The programs of a VM, which are all the intruder, with a plan."""
-        directory = self.base / f"x-{name}"
+        directory, elsewhere = self.base / f"x-{name}", self.base / f"w-{name}"
         directory.mkdir()
-        lines = {"run_dir": self.run_dir(name), "secret": self.secret, "settings": self.home / "config.json", "test_pid": self.bystander.pid,
+        elsewhere.mkdir()
+        os.chown(elsewhere, self.uid, self.uid)
+        lines = {"run_dir": self.run_dir(name), "elsewhere": elsewhere, "secret": self.secret, "settings": self.home / "config.json", "test_pid": self.bystander.pid,
                  "tcp": self.tcp.getsockname()[1], "udp": self.udp.getsockname()[1], "unix": self.base / "listener",
                  "abstract": self.abstract_name, "segment": self.segment, "key": self.abstract_name,
                  "image": self.parts[2], "image_inode": self.parts[2].stat().st_ino, "image_beside": self.secret,

@@ -200,8 +200,11 @@ static int image_touch_fd(void)
 
 static int image_flags_fd(void)
 {
-    long flags = FS_NODUMP_FL;
+    long flags = 0;
 
+    if (ioctl(image_fd(), FS_IOC_GETFLAGS, &flags) < 0)
+        return errno;
+    flags ^= FS_NODUMP_FL; /* that one alone: ext4 does not let go of some others */
     return TRY(ioctl(image_fd(), FS_IOC_SETFLAGS, &flags));
 }
 
