@@ -21,7 +21,7 @@ V       ?=
 RUN = BUILD=$(BUILD) scripts/env
 
 .PHONY: help all setup build image run test unit guests guests-sanitize integration escape kill-test load-test soak clone-test \
-	clone-memory bench-host bench bench-boot bench-devices bench-clone picture install lint sanitize fuzz fuzz-nightly fuzz-budget fuzz-coverage cross clean
+	generation-test clone-memory bench-host bench bench-boot bench-devices bench-clone picture install lint sanitize fuzz fuzz-nightly fuzz-budget fuzz-coverage cross clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -81,6 +81,10 @@ clone-test: image ## N=64 clones of a template, on a real KVM and with QEMU: no 
 clone-memory: image ## N=100 clones alive at once: what one more of them takes; bare-metal guests here, Linux on a real KVM
 	@IRONCLAW_TEST_CLONES=$(CLONES) $(RUN) tests/run.py --build $(BUILD) -k guests/clone_memory guests
 	@IRONCLAW_TEST_CLONES=$(CLONES) $(RUN) tests/bench-host/run --build $(BUILD) --timeout 7200 --memory 6144 -k load/clone_memory load
+
+generation-test: image ## a kernel with the driver of VM generation ids notices that it is a copy, on a real KVM
+	@IRONCLAW_TEST_VMGENID_KERNEL=$$(scripts/debian-kernel $(BUILD)/debian-kernel) \
+		$(RUN) tests/bench-host/run --build $(BUILD) -k generation. integration
 
 soak: image ## N=50 rounds of the integration and escape tests, until one fails
 	@for i in $$(seq $(N)); do echo "round $$i of $(N)"; \
