@@ -198,8 +198,8 @@ int main(int argc, char **argv)
     read_plan(argv[0]);
     list_inherited();
     reached = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    /* QEMU's root has neither: it stays where the jail has put it. Without a jail that is the host's root, where nothing
-     * may be left, and the run directory is where ironclaw-vsock tries the same at this moment. */
+    /* QEMU's root has neither directory: it stays where the jail has put it. Without a jail that is the host's root,
+     * where nothing may be left, and the run directory is where ironclaw-vsock tries the same at this moment. */
     (void)!chdir(plan(strcmp(role, "qemu") == 0 ? "elsewhere" : "run_dir"));
     if (strcmp(plan("act"), "one") == 0 && strcmp(role, "qemu") == 0) {
         char name[128];
