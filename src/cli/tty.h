@@ -20,7 +20,9 @@ void tty_restore(void); /* harmless when not in raw mode */
 void tty_follow_size(int fd, ic_exec *exec);
 void tty_unfollow_size(void);
 
-void tty_init(void);       /* once, first of all: output is bytes, not text, where a system makes that difference */
+/* Once, first of all: standard descriptors that are closed become /dev/null, and output is bytes, not text, where a
+ * system makes these differences. */
+void tty_init(void);
 uint64_t tty_now_ms(void); /* monotonic */
 int64_t tty_unix_ms(void);
 void tty_sleep_ms(unsigned ms);

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import FAILED, until
+from harness import FAILED, SLOW, Failure, until
 
 
 def parallel(count, function):
@@ -131,6 +131,19 @@ def test_cp_out_of_hostile_names(t):
         (target / "d" / "..x").symlink_to(outside / "written")
         t.ic("cp", f"{name}:/tmp/d", target)
         assert not list(outside.iterdir())
+
+
+def test_closed_descriptors(t):
+    """They are as good as /dev/null: a pipe of the command's own in their place would have it wait for itself."""
+    with t.vm() as name:
+        for closed, out in (("<&-", b"hello\n"), (">&-", b""), ("2>&-", b"hello\n"), ("<&- >&- 2>&-", b"")):
+            words = t.argv("exec", "-i", name, "--", "sh", "-c", "cat; echo hello; exit 7")
+            child = t.start_other(["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, words)], stdout=subprocess.PIPE)
+            try:
+                said, _ = child.communicate(timeout=30 * SLOW)
+            except subprocess.TimeoutExpired:
+                raise Failure(f"no end with {closed}") from None
+            assert (child.returncode, said) == (7, out), (closed, child.returncode, said)
 
 
 def test_logs(t):

@@ -492,6 +492,7 @@ def test_fork_that_can_not_be(t):
             assert t.ic("fork", "-n", count, "v").rc == USAGE, count
         t.error("fork", "nobody", status=FAILED, words=["nobody"])
         t.error("fork", "--name", "No Name", "v", status=FAILED, words=["No Name"])
+        t.error("fork", "-n", "2", "--name", "", "v", status=FAILED, words=["vm id ''"])
         t.ic("run", "--keep", "--name", "x-2", "--", "true", rc=0)
         try:
             t.error("fork", "-n", "2", "--name", "x", "v", status=FAILED, words=["x-2"])

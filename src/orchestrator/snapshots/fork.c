@@ -31,7 +31,8 @@ static int child_id(
     int n = options->count > 1 ? snprintf(id, IC_VM_ID_MAX + 1, "%s-%u", options->vm_id, index + 1)
                                : snprintf(id, IC_VM_ID_MAX + 1, "%s", options->vm_id);
 
-    if (n > IC_VM_ID_MAX || !path_vm_id_ok(id))
+    /* Both: of nothing the children would be called "-1" and so on, which no command takes for a name. */
+    if (n > IC_VM_ID_MAX || !path_vm_id_ok(options->vm_id) || !path_vm_id_ok(id))
         return ic_fail(error, IC_ERR_INVALID, "vm id '%.80s': must be 1 to %d of the characters a-z A-Z 0-9 _ -",
                 options->vm_id, IC_VM_ID_MAX);
     return 0;
