@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -98,22 +99,31 @@ static void read_ahead(bool shared)
         read_python(&left);
 }
 
-/* Each page that is not zero is copied for each copy of this machine, also a free one that the boot used. To get all
- * free pages and give them back is what clears them. */
+/*
+ * Each page that is not zero is copied for each copy of this machine, also a
+ * free one that the boot used. To get all free pages and give them back is
+ * what clears them. A child does it: commands begin in the agent's memory, so
+ * the most that this ever had would be counted as theirs.
+ */
 static void clear_free_memory(void)
 {
     struct sysinfo info;
     uint64_t bytes;
-    void *p;
+    pid_t pid;
 
     if (sysinfo(&info) < 0)
         return;
     bytes = (uint64_t)info.freeram * info.mem_unit;
     if (bytes <= KEEP_FREE_BYTES)
         return;
-    p = mmap(NULL, bytes - KEEP_FREE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (p != MAP_FAILED)
-        (void)munmap(p, bytes - KEEP_FREE_BYTES);
+    pid = fork();
+    if (pid == 0) {
+        (void)mmap(NULL, bytes - KEEP_FREE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+                -1, 0);
+        _exit(0);
+    }
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
 }
 
 /* ---- the ready connection ---- */

@@ -208,12 +208,15 @@ static int write_generation(struct identity *identity, const uint8_t generation[
     return write_file(GENERATION, &identity->generation_fd, text);
 }
 
+/* Of an image without /etc nothing reads it. */
 static int write_machine_id(struct identity *identity, const uint8_t generation[16])
 {
     char text[34];
+    int r;
 
     identity_machine_id(text, generation);
-    return write_file(MACHINE_ID, &identity->machine_id_fd, text);
+    r = write_file(MACHINE_ID, &identity->machine_id_fd, text);
+    return r == -ENOENT || r == -ENOTDIR ? 0 : r;
 }
 
 /* ---- all of it ---- */
