@@ -206,6 +206,9 @@ IC_API int ic_vm_resume(ic_vm *vm, struct ic_error *error);
  * connections have to end. Commands and copies that begin meanwhile wait. */
 IC_API int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct ic_error *error);
 
+/* Called now and then; total is 0 when unknown. A value other than 0 cancels. */
+typedef int (*ic_progress_fn)(void *userdata, const char *what, uint64_t done, uint64_t total);
+
 struct ic_restore_options {
     size_t size;
     const char *vm_id;   /* NULL: one is made up */
@@ -213,6 +216,8 @@ struct ic_restore_options {
     bool keep;
     uint32_t max_lifetime_ms;
     uint32_t max_disk_mib_per_s, max_disk_ops_per_s; /* 0: as when it was saved; UINT32_MAX: no limit */
+    ic_progress_fn progress;                         /* may be NULL; not 0 from it: there is no VM, IC_ERR_CANCELLED */
+    void *userdata;
 };
 /* A new VM that goes on where the snapshot was taken, with a generation, host name, ids and randomness of its own. */
 IC_API int ic_restore_vm(
@@ -220,8 +225,10 @@ IC_API int ic_restore_vm(
 
 struct ic_fork_options {
     size_t size;
-    uint32_t count;    /* of children, 1..IC_FORK_MAX; 0: 1 */
-    const char *vm_id; /* of the child; with more than one, its beginning: "NAME-1", ...; NULL: made up */
+    uint32_t count;          /* of children, 1..IC_FORK_MAX; 0: 1 */
+    const char *vm_id;       /* of the child; with more than one, its beginning: "NAME-1", ...; NULL: made up */
+    ic_progress_fn progress; /* may be NULL; not 0 from it: there are no children, IC_ERR_CANCELLED */
+    void *userdata;
 };
 #define IC_FORK_MAX 64
 /* Children of a running VM, which goes on. They are `keep` VMs. ret_vms has room for `count`; on failure there is none.
@@ -329,9 +336,6 @@ IC_API int ic_vm_exec(
 
 /* ---- files ------------------------------------------------------------------------------------------------------ */
 
-/* Called now and then; total is 0 when unknown. A value other than 0 cancels. */
-typedef int (*ic_progress_fn)(void *userdata, const char *what, uint64_t done, uint64_t total);
-
 struct ic_copy_options {
     size_t size;
     const char *user; /* whose rights are used in the guest; NULL: root */
@@ -342,7 +346,8 @@ struct ic_copy_options {
 };
 struct ic_copy_result {
     size_t size;
-    uint64_t entries, bytes, skipped; /* skipped: sockets, devices, fifos */
+    uint64_t entries, bytes, skipped; /* skipped: sockets, devices, fifos, trees of the kernel's, what can't be read */
+    char first_skipped[512];          /* the first one and why, or "" */
 };
 /* As `cp -a`: into an existing directory, or to a new name; a source that ends in "/." means its contents. */
 IC_API int ic_vm_copy_in(ic_vm *vm, const char *host_path, const char *guest_path,
@@ -384,6 +389,7 @@ IC_API int ic_image_build(const struct ic_image_build_options *options, bool *re
 /* A root filesystem tar (also compressed), an OCI or docker archive, or an OCI layout directory. */
 IC_API int ic_image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error);
 IC_API int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error); /* free() */
+/* A name, or by a digest all of its names. IC_ERR_STATE: a VM or snapshot needs the image, and not `force`. */
 IC_API int ic_image_remove(const char *name, bool force, struct ic_error *error);
 /* Recomputes every digest. -IC_ERR_CORRUPT names the first part that differs. */
 IC_API int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error);
@@ -447,7 +453,8 @@ struct ic_pool_options {
 };
 /* Keeps VMs of this configuration waiting, frozen and paused, for whoever starts one without a name of its own; makes
  * new ones for those that were taken. Returns when stop_fd says so, a signal handler interrupts it, or ic_pool_stop()
- * asks. When it is killed, what waits is removed by the next command, and what was taken goes on. */
+ * asks. Before all of them wait for the first time, a limit (IC_ERR_LIMIT) or three failures in a row end it; later it
+ * tries on. When it is killed, what waits is removed by the next command, and what was taken goes on. */
 IC_API int ic_pool_run(
         const struct ic_vm_config *config, const struct ic_pool_options *options, struct ic_error *error);
 

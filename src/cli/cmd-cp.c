@@ -48,11 +48,27 @@ static void report(const struct cp_args *a, const struct ic_copy_result *result)
         value_format_bytes(result->bytes, bytes);
         (void)fprintf(stderr, "ironclaw: copied %" PRIu64 " entries, %s\n", result->entries, bytes);
     }
-    if (result->skipped && !a->quiet)
-        cli_error("skipped %" PRIu64 " sockets, devices and fifos", result->skipped);
+    if (result->skipped == 1 && !a->quiet)
+        cli_error("skipped %s", result->first_skipped);
+    else if (result->skipped && !a->quiet)
+        cli_error("skipped %" PRIu64 " entries; the first: %s", result->skipped, result->first_skipped);
 }
 
-static int copy(const struct cp_args *a, const struct copy_path *source, const struct copy_path *target)
+/* "notes:today" is a VM's, also where there is such a file. */
+static void hint(const char *operand, struct ic_error *error)
+{
+    size_t used = strlen(error->message);
+    FILE *file = fopen(operand, "rb");
+
+    if (!file)
+        return;
+    (void)fclose(file);
+    (void)snprintf(
+            error->message + used, sizeof(error->message) - used, "; the file of this host is ./%.200s", operand);
+}
+
+static int copy(
+        const struct cp_args *a, const char *operand, const struct copy_path *source, const struct copy_path *target)
 {
     struct ic_copy_result result = {.size = sizeof(result)};
     struct progress progress;
@@ -69,6 +85,8 @@ static int copy(const struct cp_args *a, const struct copy_path *source, const s
     signals_init();
     progress_init(&progress, a->quiet || !tty_is(2));
     r = ic_open_vm(source->vm ? source->vm : target->vm, &vm, &error);
+    if (r == -IC_ERR_NOT_FOUND && source->vm)
+        hint(operand, &error);
     if (r >= 0 && source->vm)
         r = ic_vm_copy_out(vm, source->path, target->path, &copy_options, &result, &error);
     else if (r >= 0)
@@ -92,12 +110,14 @@ static int cp_main(const struct cli_call *call)
         status = cli_usage("copying between two VMs goes by way of the host: copy twice");
     else if (!source.vm && !target.vm)
         status = cli_usage("one of SOURCE and TARGET must be VM:/path");
+    else if (source.bare)
+        status = cli_usage("'%s:' names no file; all of its files are '%s:/'", source.vm, source.vm);
     else if (!source.path[0] || !target.path[0])
         status = cli_usage("SOURCE and TARGET need a path");
     else if (strcmp(source.path, "-") == 0 || strcmp(target.path, "-") == 0)
         status = cli_usage("'-' is not supported; use ./- for a file of that name");
     else
-        status = copy(call->args, &source, &target);
+        status = copy(call->args, call->operands[0], &source, &target);
     copy_path_deinit(&source);
     copy_path_deinit(&target);
     return status;

@@ -28,7 +28,7 @@ void copy_path_parse(const char *operand, struct copy_path *ret)
     if (path[0] != '/')
         text_putc(&absolute, '/');
     text_puts(&absolute, path);
-    *ret = (struct copy_path){.vm = text_dup(operand, n), .path = absolute.data};
+    *ret = (struct copy_path){.vm = text_dup(operand, n), .path = absolute.data, .bare = !path[0]};
 }
 
 void copy_path_deinit(struct copy_path *p)

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/session.h"
 #include "orchestrator/vm.h"
@@ -102,9 +103,12 @@ static int copy_result(
         return ic_fail_errno(error, r, "%s: %s", copy->doing, t->message);
     if (r < 0)
         return ic_fail_errno(error, r, "%s of %s", copy->doing, copy->host_path);
-    if (ret)
-        *ret = (struct ic_copy_result){
-                .size = sizeof(*ret), .entries = t->entries, .bytes = t->bytes, .skipped = t->skipped};
+    if (!ret)
+        return 0;
+    *ret = (struct ic_copy_result){
+            .size = sizeof(*ret), .entries = t->entries, .bytes = t->bytes, .skipped = t->skipped};
+    if (t->skipped > 0)
+        (void)log_escape(ret->first_skipped, sizeof(ret->first_skipped), t->message, strlen(t->message));
     return 0;
 }
 

@@ -9,6 +9,8 @@
  * meanwhile is cut there, one that shrinks is filled up with a hole and
  * reported as skipped. Small files are read before their ENTRY is written: the
  * kernel's own files (/proc, /sys) only show their size when they are read.
+ * Of these only single files are sent: as a tree they have no end, and reading
+ * some of them does something.
  * Frames gather in one buffer, so that many small files cost few writes.
  */
 #include <dirent.h>
@@ -16,7 +18,9 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "base/clock.h"
 #include "base/fd.h"
@@ -24,6 +28,9 @@
 #include "base/macro.h"
 #include "transfer/stream.h"
 
+#ifndef CONFIGFS_MAGIC
+#define CONFIGFS_MAGIC 0x62656570 /* fs/configfs; in no header of the kernel's */
+#endif
 #define FLUSH_AT  (128u << 10)
 #define SMALL_MAX ((size_t)16 << 20) /* most that is read of a file which says that its size is 0 */
 
@@ -250,6 +257,23 @@ static int put_small_file(struct sender *s, int fd, const struct stat *st)
     return r;
 }
 
+/* What only looks like files: the kernel's answers to who reads them. */
+static bool is_kernels(int fd)
+{
+    static const long magic[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
+            TRACEFS_MAGIC, SECURITYFS_MAGIC, BPF_FS_MAGIC, PSTOREFS_MAGIC, EFIVARFS_MAGIC, SELINUX_MAGIC,
+            DEVPTS_SUPER_MAGIC, BINFMTFS_MAGIC, CONFIGFS_MAGIC};
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(magic); i++) {
+        if ((unsigned long)fs.f_type == (unsigned long)magic[i])
+            return true;
+    }
+    return false;
+}
+
 /* Opens a directory on the stack. */
 static int enter(struct sender *s, int fd, const struct stat *st)
 {
@@ -296,6 +320,8 @@ static int put_any(struct sender *s, int dirfd, const char *name, bool follow)
     fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));
     if (fd < 0 || fstat(fd, &st) < 0)
         return cannot(s, -errno, NULL);
+    if (S_ISDIR(st.st_mode) && is_kernels(fd))
+        return cannot(s, -EINVAL, "is the kernel's, of which only single files can be copied");
     if (S_ISDIR(st.st_mode))
         return enter(s, TAKE_FD(fd), &st);
     if (S_ISREG(st.st_mode))

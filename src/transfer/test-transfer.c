@@ -319,6 +319,24 @@ static void other_kinds_are_skipped_and_told(void **state)
     assert_int_equal(c.receive_r, TRANSFER_PEER_ERROR);
 }
 
+/* One that has /proc in it would have no end. */
+static void trees_of_the_kernels_are_not_copied(void **state)
+{
+    struct scratch *s = *state;
+    struct copy c = {0};
+
+    run(&c, false, "/proc/self/", in_dir(s->dir, "p"));
+    assert_int_equal(c.send_r, -EINVAL);
+    assert_int_equal(c.receive_r, TRANSFER_PEER_ERROR);
+    assert_string_equal(c.received.message, "/proc/self: is the kernel's, of which only single files can be copied");
+    assert_int_equal(access(in_dir(s->dir, "p"), F_OK), -1);
+
+    c = (struct copy){0};
+    run(&c, false, "/proc/sys/kernel/ostype", in_dir(s->dir, "ostype"));
+    assert_int_equal(c.receive_r, 0);
+    assert_true(file_is(in_dir(s->dir, "ostype"), "Linux\n"));
+}
+
 static void too_deep_a_tree_is_an_error(void **state)
 {
     struct scratch *s = *state;
@@ -445,6 +463,7 @@ int main(void)
             TEST(base_names),
             TEST(errors_reach_the_other_side),
             TEST(other_kinds_are_skipped_and_told),
+            TEST(trees_of_the_kernels_are_not_copied),
             TEST(too_deep_a_tree_is_an_error),
             TEST(callers_can_give_up),
             TEST(a_silent_peer_meets_the_deadline),

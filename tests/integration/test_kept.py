@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 
-from harness import FAILED, SLOW, Failure, until
+from harness import FAILED, SLOW, USAGE, Failure, until
 
 
 def parallel(count, function):
@@ -122,6 +122,12 @@ def test_cp_out_of_hostile_names(t):
         t.ic("cp", f"{name}:/tmp/d", t.work / "d", rc=0)
         assert sorted(os.listdir(t.work / "d")) == ["..x", "root", "up"]
         assert os.readlink(t.work / "d/root") == "/"
+        # What the kernel shows as files is no tree to copy, and nobody asked for all of them by leaving the path out.
+        t.error("cp", f"{name}:/proc", t.work / "proc", status=FAILED, words=["/proc", "kernel's", "single files"])
+        t.error("cp", f"{name}:", t.work / "all", status=USAGE, words=["names no file", f"{name}:/"])
+        assert not (t.work / "proc").exists() and not (t.work / "all").exists()
+        t.ic("cp", f"{name}:/proc/meminfo", t.work / "meminfo", rc=0)
+        assert (t.work / "meminfo").read_text().startswith("MemTotal:")
         # A link in the target's place is not followed.
         outside = t.work / "outside"
         outside.mkdir()
