@@ -107,6 +107,8 @@ static int start_main(const struct cli_call *call)
         return cli_usage("--size %u: must be 1 to %d", a->size.value, SIZE_LIMIT);
     if (a->ready_fd.given && (!a->foreground || a->ready_fd.value > FD_LIMIT))
         return cli_usage("--ready-fd: a number of a descriptor, and only with --foreground");
+    if (a->ready_fd.given && !detach_can_say((int)a->ready_fd.value))
+        return cli_usage("--ready-fd %u: no descriptor that is open for writing", a->ready_fd.value);
     if (a->no_warm_up && call->operand_count > 0)
         return cli_usage("--no-warm-up and a command: one or the other");
     if (a->foreground)

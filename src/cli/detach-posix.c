@@ -14,6 +14,46 @@
 
 #define ARGS_MORE 4
 
+/* What ends us before it has said its word ends it, too: in its session no terminal reaches it. */
+static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+static volatile sig_atomic_t child, ended_by;
+
+static void on_signal(int signo)
+{
+    int saved = errno;
+
+    ended_by = signo;
+    if (child > 0)
+        (void)kill((pid_t)child, SIGTERM);
+    errno = saved;
+}
+
+static void handle(void (*handler)(int))
+{
+    struct sigaction old, action = {.sa_handler = handler};
+
+    (void)sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++) {
+        /* What nohup or a shell's "&" ignores stays ignored. */
+        if (sigaction(forwarded[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            (void)sigaction(forwarded[i], &action, NULL);
+    }
+}
+
+static pid_t fork_handling(void)
+{
+    sigset_t all, before;
+    pid_t pid;
+
+    (void)sigfillset(&all);
+    (void)sigprocmask(SIG_SETMASK, &all, &before);
+    pid = fork();
+    child = pid;
+    handle(pid == 0 ? SIG_DFL : on_signal);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    return pid;
+}
+
 static void run_again(char *const *argv, size_t verb, int ready_fd)
 {
     size_t count = 0;
@@ -53,7 +93,7 @@ int detach_again(char *const *argv, size_t verb, char *ret_word, size_t size)
         return CLI_FAILED;
     }
     (void)fcntl(fds[0], F_SETFD, FD_CLOEXEC);
-    pid = fork();
+    pid = fork_handling();
     if (pid < 0) {
         cli_error("fork: %s", strerror(errno));
         return CLI_FAILED;
@@ -75,18 +115,27 @@ int detach_again(char *const *argv, size_t verb, char *ret_word, size_t size)
     (void)close(fds[0]);
     ret_word[have] = '\0';
     ret_word[strcspn(ret_word, "\n")] = '\0';
-    if (ret_word[0])
+    if (ret_word[0] && !ended_by)
         return CLI_OK;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }
+    if (ended_by)
+        return 128 + ended_by;
     return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : CLI_FAILED;
+}
+
+bool detach_can_say(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
 }
 
 void detach_say(int fd, const char *word)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-    (void)dprintf(fd, "%s\n", word);
+    (void)dprintf(fd, "%s\n", word); /* one that waits no more is no reason to end */
     (void)close(fd);
     if (null >= 0)
         (void)dup2(null, STDERR_FILENO);

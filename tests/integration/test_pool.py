@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from harness import FAILED, SLOW, Processes, until
+from harness import FAILED, SLOW, USAGE, Processes, until
 
 
 def pool(t):
@@ -40,6 +40,7 @@ def test_vms_are_taken_and_made_anew(t):
     assert pool(t)["handed_over"] == 3, pool(t)
     until(lambda: pool(t)["ready"] == 2, 60, "a full pool")
     t.error("pool", "start", "-q", "-n", "1", status=FAILED, words=["there is one already", "pool stop"])
+    t.error("pool", "start", "--foreground", "--ready-fd", "77", status=USAGE, words=["--ready-fd 77", "open"])
 
 
 def test_kept_vm_of_a_pool(t):
@@ -170,3 +171,27 @@ def test_no_warm_up(t):
     start(t, 1, "--no-warm-up")
     assert t.ic("run", "--", "echo", "x", rc=0).text == "x\n"
     assert pool(t)["handed_over"] == 1
+
+
+def test_signal_while_it_starts(t):
+    """Nobody would know of a pool whose start was interrupted."""
+    child = t.start("pool", "start", "-q", "-n", "1", "--config", config(t, boot_timeout_ms=600000), "--", "sleep", "1000")
+    until(lambda: t.json("ps", "-a", "--json"), 120, "a VM")
+    child.terminate()
+    assert child.wait(60) == 128 + signal.SIGTERM, child.returncode
+    assert pool(t) is None and t.json("ps", "-a", "--json") == []
+    assert not Processes.of(t.home), Processes.of(t.home)
+
+
+def test_limit_while_it_starts(t):
+    t.write_config({**t.config, "limits": {"max_vms": 1}})
+    t.error("pool", "start", "-q", "-n", "2", status=FAILED, words=["limits.max_vms 1", "ironclaw ps"], timeout=200)
+    assert pool(t) is None and t.json("ps", "-a", "--json") == []
+    start(t, 1)
+
+
+def test_memory_that_a_command_is_counted(t):
+    """Of its own, and not what the template's agent once had to clear all that was free."""
+    start(t, 1)
+    used = json.loads(t.ic("run", "--json", "--", "true", rc=0).out)["max_rss_kib"]
+    assert 0 < used < 32 << 10, used

@@ -39,6 +39,7 @@
 #define LOCK_WAIT_MS    200u
 #define RETRY_FIRST_MS  200u
 #define RETRY_MAX_MS    30000u
+#define FIRST_TRIES     3u /* in a row, before there were ever as many as wanted */
 /* After a hand-over the VM's first command comes before the next VM: so long, and longer while processors are short. */
 #define QUIET_MS      500u
 #define QUIET_MAX_MS  5000u
@@ -114,10 +115,17 @@ static bool is_quiet_time(const struct keeper *k)
     return since_ms < QUIET_MS || (since_ms < QUIET_MAX_MS && share_is_contended());
 }
 
+/* Who starts it waits to be told that all are there; later nobody does, and what is in the way may go. With the lock.
+ */
+static bool is_hopeless(const struct keeper *k, const struct ic_error *error, uint32_t failures)
+{
+    return !k->told && (error->code == IC_ERR_LIMIT || failures >= FIRST_TRIES);
+}
+
 static void *make_vms(void *arg)
 {
     struct keeper *k = arg;
-    uint32_t retry_ms = RETRY_FIRST_MS;
+    uint32_t retry_ms = RETRY_FIRST_MS, failures = 0;
 
     pthread_mutex_lock(&k->lock);
     while (!k->stop) {
@@ -160,6 +168,10 @@ static void *make_vms(void *arg)
             k->ready[k->ready_count++] = member;
             k->trouble[0] = '\0';
             retry_ms = RETRY_FIRST_MS;
+            failures = 0;
+        } else if (!k->stop && is_hopeless(k, &error, ++failures)) {
+            k->fatal = error;
+            k->stop = true;
         } else if (!k->stop) {
             (void)log_escape(k->trouble, sizeof(k->trouble), error.message, strlen(error.message));
             wait_some(k, retry_ms);
