@@ -3,8 +3,10 @@
 
 #include <stdio.h>
 
+#include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/snapshots.h"
+#include "cli/tty.h"
 
 struct fork_args {
     bool quiet, json;
@@ -24,8 +26,12 @@ static const struct cli_option options[] = {
 static int fork_main(const struct cli_call *call)
 {
     const struct fork_args *a = call->args;
-    const struct ic_fork_options fork = {
-            .size = sizeof(fork), .count = a->count.given ? a->count.value : 1, .vm_id = a->name};
+    struct progress progress;
+    const struct ic_fork_options fork = {.size = sizeof(fork),
+            .count = a->count.given ? a->count.value : 1,
+            .vm_id = a->name,
+            .progress = progress_update,
+            .userdata = &progress};
     struct ic_error error = {0};
     ic_vm *vm = NULL, *children[IC_FORK_MAX] = {0};
     uint64_t pause_us = 0;
@@ -34,9 +40,11 @@ static int fork_main(const struct cli_call *call)
     if (fork.count < 1 || fork.count > IC_FORK_MAX)
         return cli_usage("-n %u: must be 1 to %d", fork.count, IC_FORK_MAX);
     signals_init();
+    progress_init(&progress, a->quiet || a->json || !tty_is(2));
     r = ic_open_vm(call->operands[0], &vm, &error);
     if (r == 0)
         r = ic_vm_fork(vm, &fork, children, &pause_us, &error);
+    progress_finish(&progress);
     ic_vm_free(vm);
     if (r < 0)
         return cli_fail(r, &error);

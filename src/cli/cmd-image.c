@@ -236,7 +236,7 @@ struct rm_args {
 };
 
 static const struct cli_option rm_options[] = {
-        {'f', "force", NULL, "also when a VM uses it; no error when it is not there", CLI_FLAG,
+        {'f', "force", NULL, "also when it is in use; no error when it is not there", CLI_FLAG,
                 offsetof(struct rm_args, force), 0},
         {0},
 };

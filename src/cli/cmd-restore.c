@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/commands.h"
 
+#include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/snapshots.h"
+#include "cli/tty.h"
 
 struct restore_args {
     bool json;
@@ -32,18 +34,23 @@ static uint32_t limit_of(const struct cli_number *number)
 static int restore_main(const struct cli_call *call)
 {
     const struct restore_args *a = call->args;
+    struct progress progress;
     const struct ic_restore_options restore = {.size = sizeof(restore),
             .vm_id = a->name,
             .keep = true,
             .max_lifetime_ms = a->max_lifetime.given ? a->max_lifetime.value : 0,
             .max_disk_mib_per_s = limit_of(&a->max_disk),
-            .max_disk_ops_per_s = limit_of(&a->max_disk_ops)};
+            .max_disk_ops_per_s = limit_of(&a->max_disk_ops),
+            .progress = progress_update,
+            .userdata = &progress};
     struct ic_error error = {0};
     ic_vm *vm = NULL;
     int r;
 
     signals_init();
+    progress_init(&progress, a->json || !tty_is(2));
     r = ic_restore_vm(call->operands[0], &restore, &vm, &error);
+    progress_finish(&progress);
     if (r < 0)
         return cli_fail(r, &error);
     snapshots_print_vms(&vm, 1, NULL, a->json);

@@ -2,6 +2,7 @@
 """Images of archives from elsewhere."""
 
 import io
+import json
 import re
 import subprocess
 import tarfile
@@ -38,14 +39,32 @@ def names(t):
 
 
 def test_a_tar_becomes_an_image(t):
-    t.own_data("images")
+    t.own_data("images", "templates", "snapshots")
     t.ic("image", "import", archive(t.work / "root.tar.xz"), "mine:1", rc=0)
     assert b"mine:1" in names(t)
     t.ic("image", "verify", "mine:1", rc=0)
     result = t.ic("run", "--cold", "--image", "mine:1", "--", PROGRAM, "from an archive", rc=0)
     assert result.out == b"from an archive\n", result
-    t.ic("image", "rm", "mine:1", rc=0)
-    assert b"mine:1" not in names(t)
+    # There is no /etc in it, in which a copy would find its machine's id.
+    result = json.loads(t.ic("run", "--json", "--image", "mine:1", "--", PROGRAM, "from a copy", rc=0, timeout=240).out)
+    assert result["stdout"] == "from a copy\n" and result["origin"].startswith("template "), result
+    t.ic("run", "--keep", "-q", "--name", "user", "--image", "mine:1", rc=0)
+    try:
+        t.error("image", "rm", "mine:1", status=FAILED, words=["mine:1", "VM 'user' uses it", "image rm -f"])
+        assert b"mine:1" in names(t)
+        t.ic("snapshot", "create", "user", "saved", rc=0)
+        t.ic("rm", "-f", "user", rc=0)
+        t.error("image", "rm", "mine:1", status=FAILED, words=["snapshot 'saved' needs it", "image rm -f"])
+        t.ic("restore", "saved", "--name", "user", rc=0)
+        t.ic("image", "rm", "-f", "mine:1", rc=0)
+        assert b"mine:1" not in names(t)
+        for command in (("fork", "user"), ("snapshot", "create", "user", "more")):
+            t.error(*command, status=FAILED, words=["VM 'user': its image mine:1", "was removed"])
+    finally:
+        t.ic("rm", "-f", "user")
+    t.error("restore", "saved", status=FAILED, words=["snapshot saved", "image mine:1", "was removed", "snapshot rm saved"])
+    t.ic("snapshot", "rm", "saved", rc=0)
+    assert t.ic("image", "rm", "-f", "mine:1", rc=0).out == b""
 
 
 def test_archives_that_are_refused(t):

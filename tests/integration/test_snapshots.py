@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -354,6 +355,24 @@ def test_snapshot_of_a_vm_that_does_not_run(t):
         t.ic("stop", "v", rc=0)
         t.error("snapshot", "create", "v", "s", status=FAILED, words=["has ended"])
     assert names(t, "snapshot") == []
+
+
+def test_signal_to_restore_and_fork(t):
+    """Who asked is gone, or wants it no more: there is no VM that nobody knows of, and its name is free."""
+    t.own_data("snapshots")
+    with t.vm("v"):
+        snapshot(t, "v", "s")
+        for command in (("restore", "s", "--name", "w"), ("fork", "v", "--name", "w")):
+            for _ in range(5):
+                child = t.start(*command)
+                until(lambda: (t.home / "state/vms/w").exists() or child.poll() is not None, 60, "the VM's record")
+                child.terminate()
+                if child.wait(60) == 128 + signal.SIGTERM:
+                    break
+                t.ic("rm", "-f", "w")  # it had just ended
+            assert child.returncode == 128 + signal.SIGTERM, (command, child.returncode)
+            assert [vm["vm_id"] for vm in t.json("ps", "-a", "--json")] == ["v"], command
+        assert t.sh("v", "echo well").out == b"well\n"
 
 
 def test_snapshot_that_is_damaged(t):

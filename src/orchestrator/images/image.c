@@ -238,29 +238,12 @@ int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error)
     return *ret ? 0 : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
 }
 
-int ic_image_remove(const char *name, bool force, struct ic_error *error)
+static int remove_all_names(const char *name, const char *object, struct ic_error *error)
 {
     _cleanup_(strlist_deinit) struct strlist names = {0};
-    _cleanup_(freep) char *object = NULL;
     size_t removed = 0;
-    int r;
+    int r = store_list(STORE_IMAGES, &names, error);
 
-    if (path_image_name_ok(name)) {
-        r = store_resolve(STORE_IMAGES, name, &object, error);
-        if (r == 0)
-            return store_remove_name(STORE_IMAGES, name, error);
-        /* A name whose link is broken can still be removed. */
-        if (r == -IC_ERR_CORRUPT && force)
-            return store_remove_name(STORE_IMAGES, name, error);
-        if (r != -IC_ERR_NOT_FOUND)
-            return r;
-    }
-    /* By digest: all of its names. */
-    r = find_object(name, &object, error);
-    if (r == -IC_ERR_NOT_FOUND && force)
-        return 0;
-    if (r == 0)
-        r = store_list(STORE_IMAGES, &names, error);
     for (size_t i = 0; r == 0 && i < names.count; i++) {
         _cleanup_(freep) char *other = NULL;
 
@@ -269,7 +252,28 @@ int ic_image_remove(const char *name, bool force, struct ic_error *error)
         r = store_remove_name(STORE_IMAGES, names.items[i], error);
         removed++;
     }
-    return r == 0 && removed == 0 && !force ? no_such_image(name, error) : r;
+    return r == 0 && removed == 0 ? no_such_image(name, error) : r;
+}
+
+int image_remove(const char *name, image_unused_fn unused, struct ic_error *error)
+{
+    _cleanup_(freep) char *object = NULL;
+    bool by_name = path_image_name_ok(name);
+    int r = by_name ? store_resolve(STORE_IMAGES, name, &object, error) : -IC_ERR_NOT_FOUND;
+
+    /* A name whose link is broken can still be removed. */
+    if (by_name && r == -IC_ERR_CORRUPT && !unused)
+        return store_remove_name(STORE_IMAGES, name, error);
+    if (r < 0 && r != -IC_ERR_NOT_FOUND)
+        return r;
+    by_name = r == 0;
+    if (!by_name)
+        r = find_object(name, &object, error);
+    if (r == 0 && unused)
+        r = unused(object, name, error);
+    if (r < 0)
+        return r;
+    return by_name ? store_remove_name(STORE_IMAGES, name, error) : remove_all_names(name, object, error);
 }
 
 int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error)

@@ -25,3 +25,9 @@ struct image {
  * and magic (a full digest check is image verify); *ret is to be released by image_deinit. */
 int image_open(const char *name, struct image *ret, struct ic_error *error);
 void image_deinit(struct image *image);
+
+/* Whether nobody needs the object any more. */
+typedef int (*image_unused_fn)(const char *object, const char *name, struct ic_error *error);
+
+/* Removes a name, or all names of a digest. `unused` NULL: whoever uses it, and also a name that is damaged. */
+int image_remove(const char *name, image_unused_fn unused, struct ic_error *error);

@@ -161,6 +161,21 @@ static int make_keys(struct recipe *recipe, const char *const parts[3], const ch
     return 0;
 }
 
+/* Where the recipes are there, a name that is not among them is the caller's mistake. */
+static int check_name(const char *name, struct ic_error *error)
+{
+    const char *recipes = place("IRONCLAW_RECIPES", PLACES_RECIPES);
+    _cleanup_(freep) char *dir = NULL;
+    int r = text_format(&dir, error, "%s/%s", recipes, name);
+
+    if (r < 0 || access(dir, F_OK) == 0 || access(recipes, F_OK) < 0)
+        return r;
+    return ic_fail(error, IC_ERR_NOT_FOUND,
+            "no recipe '%.128s' in %s; 'ironclaw image import' makes an image of a tar or a container image, and "
+            "IRONCLAW_RECIPES names another directory of recipes",
+            name, recipes);
+}
+
 static int load(const char *name, struct recipe *ret, struct ic_error *error)
 {
     static const char *const files[] = {"recipe.json", "packages", "customize", "dpkg.excludes"};
@@ -168,7 +183,7 @@ static int load(const char *name, struct recipe *ret, struct ic_error *error)
     _cleanup_(strv_freep) char **paths = calloc(ARRAY_SIZE(files) + 1, sizeof(char *));
     _cleanup_(freep) char *modules = NULL;
     size_t len;
-    int r = texts && paths ? 0 : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
+    int r = texts && paths ? check_name(name, error) : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
 
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(files); i++) {
         _cleanup_(freep) char *file = NULL;

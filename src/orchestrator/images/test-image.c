@@ -100,7 +100,7 @@ static void the_same_parts_give_the_same_digest(void **state)
     make_image("one", 'a');
     digest_of("one", second);
     assert_string_equal(first, second);
-    assert_int_equal(ic_image_remove("one", false, NULL), 0);
+    assert_int_equal(image_remove("one", NULL, NULL), 0);
     assert_false(exists(first));
 }
 
@@ -140,10 +140,37 @@ static void images_are_found_by_name_digest_and_prefix(void **state)
     assert_int_equal(ic_image_inspect_json("two", &json, &error), 0);
     assert_non_null(strstr(json, digest));
     free(json);
-    assert_int_equal(ic_image_remove(prefix, false, &error), 0);
-    assert_int_equal(ic_image_remove("two", false, &error), -IC_ERR_NOT_FOUND);
-    assert_int_equal(ic_image_remove("two", true, &error), 0);
-    assert_int_equal(ic_image_remove("two:tag", false, &error), 0);
+    assert_int_equal(image_remove(prefix, NULL, &error), 0);
+    assert_int_equal(image_remove("two", NULL, &error), -IC_ERR_NOT_FOUND);
+    assert_int_equal(image_remove("two:tag", NULL, &error), 0);
+}
+
+static unsigned asked;
+
+static int in_use(const char *object, const char *name, struct ic_error *error)
+{
+    asked++;
+    assert_int_equal(strlen(object), 64);
+    return ic_fail(error, IC_ERR_STATE, "%s is in use", name);
+}
+
+static void what_is_in_use_stays(void **state)
+{
+    struct ic_error error = {0};
+    char digest[65];
+
+    make_image("used", 'a');
+    digest_of("used", digest);
+    asked = 0;
+    assert_int_equal(image_remove(digest, in_use, NULL), -IC_ERR_STATE);
+    assert_int_equal(image_remove("used", in_use, &error), -IC_ERR_STATE);
+    assert_string_equal(error.message, "used is in use");
+    assert_int_equal(asked, 2);
+    assert_int_equal(image_remove("absent", in_use, NULL), -IC_ERR_NOT_FOUND);
+    assert_int_equal(asked, 2);
+    assert_true(exists(digest));
+    assert_int_equal(image_remove("used", NULL, NULL), 0);
+    assert_false(exists(digest));
 }
 
 static void damaged_parts_are_named(void **state)
@@ -183,7 +210,7 @@ static void damaged_parts_are_named(void **state)
     /* A damaged image is mended by building it again, and can be removed. */
     make_image("three", 'a');
     assert_int_equal(ic_image_verify("three", NULL, NULL, &error), 0);
-    assert_int_equal(ic_image_remove("three", false, &error), 0);
+    assert_int_equal(image_remove("three", NULL, &error), 0);
 }
 
 static void an_open_image_stays_until_it_is_closed(void **state)
@@ -194,13 +221,13 @@ static void an_open_image_stays_until_it_is_closed(void **state)
     make_image("four", 'a');
     assert_int_equal(image_open("four", &image, NULL), 0);
     memcpy(digest, image.digest, sizeof(digest));
-    assert_int_equal(ic_image_remove("four", false, NULL), 0);
+    assert_int_equal(image_remove("four", NULL, NULL), 0);
     assert_true(exists(digest));
     image_deinit(&image);
     /* The next change removes it. */
     make_image("five", 'b');
     assert_false(exists(digest));
-    assert_int_equal(ic_image_remove("five", false, NULL), 0);
+    assert_int_equal(image_remove("five", NULL, NULL), 0);
 }
 
 static void what_a_killed_build_left_is_removed(void **state)
@@ -216,7 +243,7 @@ static void what_a_killed_build_left_is_removed(void **state)
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(access(running.path, F_OK), 0);
     workdir_drop(&running);
-    assert_int_equal(ic_image_remove("six", false, NULL), 0);
+    assert_int_equal(image_remove("six", NULL, NULL), 0);
 }
 
 static void names_that_lead_elsewhere_are_refused(void **state)
@@ -232,11 +259,11 @@ static void names_that_lead_elsewhere_are_refused(void **state)
         assert_true(image_open("evil", &image, NULL) < 0);
         /* Neither does such a name cost other images anything. */
         make_image("eight", 'b');
-        assert_int_equal(ic_image_remove("eight", false, NULL), 0);
+        assert_int_equal(image_remove("eight", NULL, NULL), 0);
         assert_int_equal(ic_image_verify("seven", NULL, NULL, NULL), 0);
         assert_int_equal(unlink(path), 0);
     }
-    assert_int_equal(ic_image_remove("seven", false, NULL), 0);
+    assert_int_equal(image_remove("seven", NULL, NULL), 0);
 }
 
 /* Where it can't be linked it is copied, also from another kind of file system. */
@@ -270,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
             cmocka_unit_test(the_same_parts_give_the_same_digest),
             cmocka_unit_test(images_are_found_by_name_digest_and_prefix),
+            cmocka_unit_test(what_is_in_use_stays),
             cmocka_unit_test(damaged_parts_are_named),
             cmocka_unit_test(an_open_image_stays_until_it_is_closed),
             cmocka_unit_test(what_a_killed_build_left_is_removed),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "orchestrator/images/progress.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/snapshots/freeze.h"
 #include "orchestrator/snapshots/saving.h"
@@ -85,6 +86,7 @@ int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms
         struct ic_error *error)
 {
     _cleanup_(fork_deinit) struct fork f = {.entry.lock_fd = -1, .saving = SAVING_NONE, .from.lock_fd = -1};
+    const struct progress progress = {.fn = options->progress, .userdata = options->userdata};
     uint32_t count = options->count ? options->count : 1, made = 0;
     char id[IC_VM_ID_MAX + 1];
     uint64_t pause_us = 0;
@@ -99,6 +101,8 @@ int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms
     while (r == 0 && made < count) {
         r = spawn_child(&f, options, made, &ret_vms[made], error);
         made += r == 0;
+        if (r == 0)
+            r = progress_report(&progress, "starting the children", made, count, error);
     }
     if (r < 0) {
         while (made > 0) {

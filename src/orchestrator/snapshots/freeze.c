@@ -18,6 +18,7 @@
 #define UNDO_UNPLUG_MS    10000u /* the same where the guest has to find a device first */
 #define UNPLUG_WAIT_MS    1000u  /* for commands in progress to end */
 #define UNPLUG_AGAIN_US   50000u
+#define UNPLUG_TRIES      5u    /* at least: where everything is slow, ending is, too */
 #define NEW_DEVICE_US     5000u /* between two looks whether the guest has taken it */
 #define THAW_TRY_MS       1500u /* what was sent by way of a device that went is never answered */
 #define ENTROPY_BYTES     64u
@@ -223,6 +224,7 @@ int freeze_and_save(const struct record *record, struct saving *saving, uint64_t
 {
     const struct backend *backend = backend_get(record->backend);
     uint64_t deadline = deadline_after_ms(UNPLUG_WAIT_MS);
+    unsigned tries = 0;
     bool refused, left;
     int r = check(record, backend, error);
 
@@ -233,9 +235,10 @@ int freeze_and_save(const struct record *record, struct saving *saving, uint64_t
     for (;;) {
         refused = left = false;
         r = try_to_save(record, backend, ret_pause_us, &refused, &left, error);
-        if (!refused || left || deadline_poll_ms(deadline) == 0)
+        if (!refused || left || (++tries >= UNPLUG_TRIES && deadline_poll_ms(deadline) == 0))
             break;
-        (void)usleep(UNPLUG_AGAIN_US);
+        /* They stood still during the try, and get as long to go on. */
+        (void)usleep((useconds_t)MIN(MAX(*ret_pause_us, UNPLUG_AGAIN_US), 10 * UNPLUG_AGAIN_US));
     }
     if (!left)
         saving_release(saving);

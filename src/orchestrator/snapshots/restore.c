@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "orchestrator/images/progress.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/snapshots/freeze.h"
 #include "orchestrator/snapshots/saving.h"
@@ -72,11 +73,13 @@ int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct i
 
 int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic_vm **ret_vm, struct ic_error *error)
 {
+    const struct progress progress = {
+            .fn = options ? options->progress : NULL, .userdata = options ? options->userdata : NULL};
     struct spawn_plan plan = {.restore = true};
     struct snapshot from;
     struct ic_vm_config config;
     char origin[128];
-    int r = snapshot_open(STORE_SNAPSHOTS, name, NULL, &from, error);
+    int r = snapshot_open(STORE_SNAPSHOTS, name, &progress, &from, error);
 
     if (r < 0)
         return r;
@@ -95,6 +98,14 @@ int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic
     }
     if (r == 0)
         r = spawn_vm(&config, &plan, ret_vm, error);
+    if (r == 0) {
+        r = progress_report(&progress, "starting the VM", 0, 0, error);
+        if (r < 0) {
+            (void)ic_destroy_vm(*ret_vm, NULL);
+            ic_vm_free(*ret_vm);
+            *ret_vm = NULL;
+        }
+    }
     ic_vm_config_deinit(&config);
     snapshot_deinit(&from);
     return r;

@@ -44,12 +44,25 @@ static void remove_saved(const char *run_dir)
         (void)unlinkat(fd, names[i], 0);
 }
 
+/* A copy opens the image's disk anew. */
+static int check_image(const struct record *record, struct ic_error *error)
+{
+    if (!record->image_digest[0] || !record->rootfs_path || access(record->rootfs_path, F_OK) == 0 || errno != ENOENT)
+        return 0;
+    return ic_fail(error, IC_ERR_NOT_FOUND,
+            "VM '%s': its image %s (%.12s) was removed, so no copy of it could start; only the very same can take its "
+            "place",
+            record->vm_id, record->image, record->image_digest);
+}
+
 int saving_begin(
         const struct table_entry *entry, const struct record *record, struct saving *ret, struct ic_error *error)
 {
     _cleanup_(freep) char *dir = NULL, *run_dir = strdup(record->run_dir);
-    int fd, r = text_format(&dir, error, "%s/" PREFIX "XXXXXX", entry->dir);
+    int fd, r = check_image(record, error);
 
+    if (r == 0)
+        r = text_format(&dir, error, "%s/" PREFIX "XXXXXX", entry->dir);
     if (r == 0 && !run_dir)
         r = ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     if (r < 0)

@@ -285,6 +285,20 @@ static int check_sizes(const struct snapshot *s, struct ic_error *error)
     return 0;
 }
 
+/* Its disk is the image's, by the path that it was started from. */
+static int check_image(const struct snapshot *s, struct ic_error *error)
+{
+    const struct record *vm = &s->vm;
+
+    if (!vm->image_digest[0] || !vm->rootfs_path || access(vm->rootfs_path, F_OK) == 0 || errno != ENOENT)
+        return 0;
+    return ic_fail(error, IC_ERR_NOT_FOUND,
+            "%s %s: its image %s (%.12s) was removed, and only the very same can take its place (%s); without it, "
+            "'ironclaw %s rm %s'",
+            snapshot_kind(s->store), s->name, vm->image, vm->image_digest, vm->rootfs_path, snapshot_kind(s->store),
+            s->name);
+}
+
 /* The manifest, and where the parts are. */
 static int load(enum store_kind store, const char *name, struct snapshot *ret, struct ic_error *error)
 {
@@ -333,6 +347,8 @@ int snapshot_open(enum store_kind store, const char *name, const struct progress
     if (r < 0)
         return r;
     r = check_sizes(&s, error);
+    if (r == 0)
+        r = check_image(&s, error);
     if (r == 0 && !stamp_holds(&s)) {
         r = check_digests(&s, progress, error);
         if (r == 0)
