@@ -52,14 +52,16 @@ enum cli_complete {
     CLI_COMPLETE_FILE,
     CLI_COMPLETE_DIRECTORY,
     CLI_COMPLETE_VM,
-    CLI_COMPLETE_VM_FILE, /* a file, or VM:/path */
+    CLI_COMPLETE_VM_FILE,    /* a file, or VM:/path */
+    CLI_COMPLETE_VM_IMAGE,   /* a VM or an image */
+    CLI_COMPLETE_VM_COMMAND, /* first a VM, then a program */
     CLI_COMPLETE_IMAGE,
     CLI_COMPLETE_TEMPLATE,
     CLI_COMPLETE_SNAPSHOT,
     CLI_COMPLETE_POOL,
     CLI_COMPLETE_COMMAND, /* a program of the host: the nearest guess for one of the guest */
     CLI_COMPLETE_SHELL,   /* bash, zsh, fish */
-    CLI_COMPLETE_VERB,
+    CLI_COMPLETE_VERB,    /* and behind the name of a group one of its own */
 };
 
 /* In the order in which tables are written. NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding) */

@@ -98,6 +98,6 @@ const struct cli_command cmd_exec = {
         .min_operands = 2,
         .max_operands = SIZE_MAX,
         .stops = true,
-        .complete = CLI_COMPLETE_VM,
+        .complete = CLI_COMPLETE_VM_COMMAND,
         .run = exec_main,
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/commands.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "cli/vms.h"
@@ -26,7 +27,7 @@ static int inspect_vm(const char *name, char **ret, struct ic_error *error)
     return r;
 }
 
-/* A VM of that name, else an image of it; when there is neither, what was said about the VM. */
+/* A VM of that name, else an image of it. */
 static int inspect(const char *name, const void *args, char **ret, struct ic_error *error)
 {
     const struct inspect_args *a = args;
@@ -43,6 +44,9 @@ static int inspect(const char *name, const void *args, char **ret, struct ic_err
         *error = image_error;
         return r_image;
     }
+    if (r == -IC_ERR_NOT_FOUND)
+        (void)snprintf(error->message, sizeof(error->message),
+                "no VM and no image '%.128s'; 'ironclaw ps -a' and 'ironclaw image ls' list them", name);
     return r;
 }
 
@@ -59,6 +63,6 @@ const struct cli_command cmd_inspect = {
         .args_size = sizeof(struct inspect_args),
         .min_operands = 1,
         .max_operands = SIZE_MAX,
-        .complete = CLI_COMPLETE_VM,
+        .complete = CLI_COMPLETE_VM_IMAGE,
         .run = inspect_main,
 };

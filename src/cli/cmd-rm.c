@@ -22,8 +22,6 @@ static int remove_one(const char *name, bool force, struct ic_error *error)
     int r;
 
     r = ic_open_vm(name, &vm, error);
-    if (r == -IC_ERR_NOT_FOUND && force)
-        return 0;
     if (r < 0)
         return r;
     if (!force) {
@@ -51,6 +49,8 @@ static int rm_main(const struct cli_call *call)
         struct ic_error error = {0};
         int r = remove_one(call->operands[i], a->force, &error);
 
+        if (r == -IC_ERR_NOT_FOUND && a->force)
+            continue;
         if (r < 0)
             status = cli_fail(r, &error);
         else

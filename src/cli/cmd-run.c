@@ -138,6 +138,8 @@ static int check(const struct run *run)
         return cli_usage("--keep and --rm exclude each other");
     if (a->strict && a->jail && strcmp(a->jail, "strict") != 0)
         return cli_usage("--strict and --jail %s exclude each other", a->jail);
+    if (a->name && !a->name[0])
+        return cli_usage("--name is empty; without it the VM gets a name of its own");
     if (!run->has_command && !a->keep)
         return cli_usage("no command given; for a shell: ironclaw run -it -- bash");
     if (!run->has_command && (a->interactive || a->tty || a->workdir))

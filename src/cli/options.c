@@ -86,7 +86,7 @@ static bool is_choice(const char *choices, const char *value)
 static int store_number(struct parser *p, const struct cli_option *o, const char *value)
 {
     struct cli_number *number = (void *)(p->args + o->offset);
-    const char *expected = "a number";
+    const char *expected = "a number", *most = "4294967295";
     uint64_t count = 0;
     uint32_t v = 0;
     int r;
@@ -94,18 +94,21 @@ static int store_number(struct parser *p, const struct cli_option *o, const char
     if (o->kind == CLI_DURATION) {
         r = value_parse_duration_ms(value, &v);
         expected = "a time such as 500ms, 10s or 2m";
+        most = "49 days";
     } else if (o->kind == CLI_MEMORY) {
         r = value_parse_memory_mib(value, &v);
         expected = "a size such as 256 (MiB), 512m or 1g";
+        most = "4294967295 (MiB)";
     } else if (o->kind == CLI_BYTES) {
         r = value_parse_bytes(value, &v);
         expected = "a size such as 500 (bytes), 64k or 10m";
+        most = "4095m";
     } else {
         r = value_parse_u64(value, UINT32_MAX, &count);
         v = (uint32_t)count;
     }
     if (r == -ERANGE)
-        return complain(p, "--%s: '%s' is too large", o->name, value);
+        return complain(p, "--%s: '%s' is too large; at most %s", o->name, value, most);
     if (r < 0)
         return complain(p, "--%s: '%s' is not %s", o->name, value, expected);
     *number = (struct cli_number){.given = true, .value = v};

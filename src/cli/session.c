@@ -20,6 +20,8 @@ int session_check(const struct session_options *options)
         return cli_usage("the input device is not a TTY; leave out -t");
     if (options->cwd && options->cwd[0] != '/')
         return cli_usage("--workdir: '%s' is not an absolute path", options->cwd);
+    if (options->argv && options->argv[0] && !options->argv[0][0])
+        return cli_usage("the command is an empty word");
     return CLI_OK;
 }
 

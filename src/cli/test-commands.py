@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The whole command line against a library without VMs (test-fake.c): exit statuses, output, signals, terminals."""
-import base64, fcntl, json, os, pty, select, shutil, signal, struct, subprocess, sys, tempfile, termios, time, unittest
+import base64, fcntl, json, os, pty, re, select, shutil, signal, struct, subprocess, sys, tempfile, termios, time, unittest
 
 EXE = os.path.abspath(sys.argv.pop(1))
 DIR = tempfile.TemporaryDirectory()
@@ -449,7 +449,14 @@ class Others(unittest.TestCase):
 
 class Completion(unittest.TestCase):
     CASES = {"ironclaw run --backend f": ["firecracker"], "ironclaw exec al": ["alpha"], "ironclaw image rm ": ["base"],
-            "ironclaw unp": ["unpause"], "ironclaw restore ": ["before"], "ironclaw pool stop 0": ["00112233445566aa"], "ironclaw kernel ": ["build", "ls"], "ironclaw cp om": ["omega:"]}
+            "ironclaw unp": ["unpause"], "ironclaw restore ": ["before"], "ironclaw pool stop 0": ["00112233445566aa"], "ironclaw kernel ": ["build", "ls"], "ironclaw cp om": ["omega:"],
+            "ironclaw inspect ": ["alpha", "base", "omega"],
+            "ironclaw exec -w /x al": ["alpha"], "ironclaw exec alpha omega": [],
+            "ironclaw help template ": ["build", "ls", "prune", "rm", "verify"]}
+    # As bash splits lines: at "=", too.
+    BASH = {"ironclaw run --backend=f": ["firecracker"], "ironclaw run --backend=": ["auto", "firecracker", "ironclaw",
+            "qemu"], "ironclaw fork alpha ": [], "ironclaw fork -n 2 al": ["alpha"], "ironclaw help kernel build ": [],
+            "ironclaw exec --user=me al": ["alpha"], "ironclaw rm alpha om": ["omega"]}
 
     def ask(self, shell, script):
         if not shutil.which(shell):
@@ -467,12 +474,15 @@ class Completion(unittest.TestCase):
         return p.stdout
 
     def test_bash(self):
-        for line, expected in self.CASES.items():
-            words = line.split(" ")
+        for line, expected in {**self.CASES, **self.BASH}.items():
+            words = [w for w in re.split(r"(=)| ", line) if w] + ([""] if line.endswith(" ") else [])
             script = ("source $1; COMP_WORDS=(%s); COMP_CWORD=%d; _ironclaw; printf '%%s\\n' \"${COMPREPLY[@]}\""
                     % (" ".join(f"'{w}'" for w in words), len(words) - 1))
             answer = self.ask("bash", script).split()
             self.assertEqual(sorted(w for w in answer if w != "--help"), expected, line)
+        answer = self.ask("bash", "source $1; COMP_WORDS=(ironclaw exec alpha tru); COMP_CWORD=3; _ironclaw; "
+                          "printf '%s\\n' \"${COMPREPLY[@]}\"").split()
+        self.assertIn("true", answer)
 
     def test_fish(self):
         for line, expected in self.CASES.items():

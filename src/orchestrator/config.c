@@ -96,6 +96,13 @@ uint32_t config_memory_mib_max(void)
     return mib > UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
 }
 
+static bool is_utf8(const char *s)
+{
+    _cleanup_(json_decrefp) json_t *value = json_string(s);
+
+    return value != NULL;
+}
+
 bool config_env_ok(const char *entry)
 {
     static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_";
@@ -209,6 +216,9 @@ static int add_env(struct ic_vm_config *config, const char *entry, struct ic_err
         return ic_fail(error, IC_ERR_INVALID,
                 "env '%s': must be NAME=value, with a name of letters, digits and _, at most %u bytes", show(&s, entry),
                 CONFIG_MAX_STRING);
+    if (!is_utf8(entry))
+        return ic_fail(
+                error, IC_ERR_INVALID, "env '%s': is not UTF-8; only 'exec -e' takes other bytes", show(&s, entry));
     if (config->env_count >= CONFIG_MAX_ENV)
         return ic_fail(error, IC_ERR_INVALID, "env: more than %u entries", CONFIG_MAX_ENV);
     copy = strdup(entry);

@@ -379,13 +379,16 @@ static int take_exit(struct ic_exec_result *ret, const uint8_t *payload, size_t 
 static int take_error(
         ic_exec *exec, const uint8_t *payload, size_t len, struct ic_exec_result *ret, struct ic_error *error)
 {
-    struct wire_error e;
+    struct wire_error e = {0};
 
     if (wire_get_error(&e, payload, len) == 0 && (e.code == WIRE_E_NOT_FOUND || e.code == WIRE_E_NOT_EXECUTABLE)) {
         (void)log_escape(ret->message, sizeof(ret->message), e.message.s, e.message.len);
         return e.code == WIRE_E_NOT_FOUND ? ended(ret, IC_EXEC_NOT_FOUND, 0, STATUS_NOT_FOUND)
                                           : ended(ret, IC_EXEC_NOT_EXECUTABLE, 0, STATUS_NOT_EXECUTABLE);
     }
+    if (e.code == WIRE_E_NO_CWD)
+        return session_fail_peer(
+                &exec->record, payload, len, "the command's working directory (choose one with --workdir)", error);
     return session_fail_peer(&exec->record, payload, len, "command", error);
 }
 

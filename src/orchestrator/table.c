@@ -101,8 +101,8 @@ static int claim_locked(struct table_entry *ret, char *dir, const struct record 
     if (mkdir(dir, 0700) < 0) {
         if (errno == EEXIST)
             return ic_fail(error, IC_ERR_EXISTS,
-                    "VM '%s': the name is taken; choose another, or end that VM with 'ironclaw rm %s'", record->vm_id,
-                    record->vm_id);
+                    "VM '%s': the name is taken; choose another, or end that VM with 'ironclaw rm -f %s'",
+                    record->vm_id, record->vm_id);
         return ic_fail_errno(error, -errno, "directory %s", dir);
     }
     r = open_entry(&entry, dir, record->vm_id, true, 0);
