@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vm_sockets.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -84,6 +85,14 @@ static bool is_host(const struct agent *agent, const struct sockaddr_vm *peer)
     return agent->options.listen_unix || (peer->svm_family == AF_VSOCK && peer->svm_cid == VMADDR_CID_HOST);
 }
 
+/* Linux's accept4() of a vsock, when there is none, waits for the next tick of the clock before it says EAGAIN. */
+static bool has_connection(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) > 0;
+}
+
 static int on_listener(struct loop_fd *source, uint32_t events)
 {
     struct agent *agent = CONTAINER_OF(source, struct agent, listener);
@@ -91,8 +100,11 @@ static int on_listener(struct loop_fd *source, uint32_t events)
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         struct sockaddr_vm peer = {0};
         socklen_t len = sizeof(peer);
-        int fd = accept4(source->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd;
 
+        if ((i > 0 || events == 0) && !has_connection(source->fd))
+            return 0;
+        fd = accept4(source->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
             return 0;
         if (fd < 0) {
@@ -114,7 +126,7 @@ static int on_listener(struct loop_fd *source, uint32_t events)
 void agent_accept(struct agent *agent)
 {
     if (!agent->accept_more.armed)
-        (void)on_listener(&agent->listener, EPOLLIN);
+        (void)on_listener(&agent->listener, 0);
 }
 
 static int on_accept_more(struct loop_timer *timer)
