@@ -359,7 +359,7 @@ IC_API int ic_vm_copy_out(ic_vm *vm, const char *guest_path, const char *host_pa
 
 struct ic_image_info {
     size_t size;
-    char name[128];
+    char name[128];       /* "": it has none any more, and something needs it */
     char digest[65];      /* hex sha256 of manifest.json */
     char kernel[128];     /* release */
     char kernel_kind[16]; /* "debian" or "fast" */
@@ -389,7 +389,8 @@ IC_API int ic_image_build(const struct ic_image_build_options *options, bool *re
 /* A root filesystem tar (also compressed), an OCI or docker archive, or an OCI layout directory. */
 IC_API int ic_image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error);
 IC_API int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error); /* free() */
-/* A name, or by a digest all of its names. IC_ERR_STATE: a VM or snapshot needs the image, and not `force`. */
+/* A name, or by a digest all of its names. IC_ERR_STATE: a VM or snapshot needs the image, and not `force`. With it the
+ * name goes, and the image when none needs it; one without a name goes at once. */
 IC_API int ic_image_remove(const char *name, bool force, struct ic_error *error);
 /* Recomputes every digest. -IC_ERR_CORRUPT names the first part that differs. */
 IC_API int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error);

@@ -56,7 +56,7 @@ static void put_row(struct table *t, const struct ls_args *a, const struct ic_im
     text_printf(&kernel, "%s (%s)", image->kernel, image->kernel_kind);
     value_format_bytes(image->size_bytes, size);
     value_format_age(tty_unix_ms(), image->created_unix_ms, age);
-    table_row(t, (const char *const[]){image->name, digest, text_str(&kernel), age, size});
+    table_row(t, (const char *const[]){image->name[0] ? image->name : "<none>", digest, text_str(&kernel), age, size});
     text_deinit(&kernel);
 }
 
@@ -236,7 +236,7 @@ struct rm_args {
 };
 
 static const struct cli_option rm_options[] = {
-        {'f', "force", NULL, "also when it is in use; no error when it is not there", CLI_FLAG,
+        {'f', "force", NULL, "also when it is needed; no error when it is not there", CLI_FLAG,
                 offsetof(struct rm_args, force), 0},
         {0},
 };

@@ -48,16 +48,34 @@ def test_a_tar_becomes_an_image(t):
     # There is no /etc in it, in which a copy would find its machine's id.
     result = json.loads(t.ic("run", "--json", "--image", "mine:1", "--", PROGRAM, "from a copy", rc=0, timeout=240).out)
     assert result["stdout"] == "from a copy\n" and result["origin"].startswith("template "), result
-    t.ic("run", "--keep", "-q", "--name", "user", "--image", "mine:1", rc=0)
+    t.ic("image", "rm", "mine:1", rc=0)
+    assert b"mine:1" not in names(t)
+
+
+def digest(t, name):
+    return next(image["digest"] for image in t.json("image", "ls", "--json") if image["name"] == name)
+
+
+def test_image_that_is_needed(t):
+    """What runs or was saved of an image outlives its name, so that it can be copied and restored."""
+    top = t.own_data("images", "templates", "snapshots")
+    t.ic("image", "import", archive(t.work / "root.tar.xz"), "mine:1", rc=0)
+    first = digest(t, "mine:1")
+    t.ic("run", "--keep", "-q", "--name", "user", "--image", "mine:1", rc=0, timeout=240)
     try:
-        t.error("image", "rm", "mine:1", status=FAILED, words=["mine:1", "VM 'user' uses it", "image rm -f"])
-        assert b"mine:1" in names(t)
+        t.error("image", "rm", "mine:1", status=FAILED, words=["mine:1", "VM 'user' needs it", "image rm -f"])
         t.ic("snapshot", "create", "user", "saved", rc=0)
-        t.ic("rm", "-f", "user", rc=0)
-        t.error("image", "rm", "mine:1", status=FAILED, words=["snapshot 'saved' needs it", "image rm -f"])
+        t.ic("image", "import", archive(t.work / "other.tar.xz", [("other", b"x")]), "mine:1", rc=0)
+        assert digest(t, "mine:1") != first and digest(t, "") == first
+        assert t.ic("image", "rm", "mine:1", rc=0).text == "mine:1\n"
+        t.ic("fork", "user", "--name", "child", rc=0)
+        t.ic("rm", "-f", "user", "child", rc=0)
+        t.error("image", "rm", first, status=FAILED, words=["snapshot 'saved' needs it"])
         t.ic("restore", "saved", "--name", "user", rc=0)
-        t.ic("image", "rm", "-f", "mine:1", rc=0)
-        assert b"mine:1" not in names(t)
+        result = t.ic("exec", "user", "--", PROGRAM, "from what has no name", rc=0)
+        assert result.out == b"from what has no name\n", result
+        t.ic("image", "rm", "-f", first, rc=0)
+        assert not (top / "images" / first).exists()
         for command in (("fork", "user"), ("snapshot", "create", "user", "more")):
             t.error(*command, status=FAILED, words=["VM 'user': its image mine:1", "was removed"])
     finally:
@@ -65,6 +83,21 @@ def test_a_tar_becomes_an_image(t):
     t.error("restore", "saved", status=FAILED, words=["snapshot saved", "image mine:1", "was removed", "snapshot rm saved"])
     t.ic("snapshot", "rm", "saved", rc=0)
     assert t.ic("image", "rm", "-f", "mine:1", rc=0).out == b""
+
+
+def test_image_goes_with_the_last_that_needs_it(t):
+    top = t.own_data("images", "templates", "snapshots")
+    t.ic("image", "import", archive(t.work / "root.tar.xz"), "mine:1", rc=0)
+    first = digest(t, "mine:1")
+    t.ic("run", "--keep", "-q", "--name", "user", "--image", "mine:1", rc=0, timeout=240)
+    try:
+        t.ic("snapshot", "create", "user", "saved", rc=0)
+    finally:
+        t.ic("rm", "-f", "user")
+    t.ic("image", "rm", "-f", "mine:1", rc=0)
+    assert (top / "images" / first).exists()
+    t.ic("snapshot", "rm", "saved", rc=0)
+    assert not (top / "images" / first).exists()
 
 
 def test_archives_that_are_refused(t):

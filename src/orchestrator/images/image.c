@@ -173,39 +173,52 @@ static uint64_t total_bytes(const struct manifest *manifest)
     return sum;
 }
 
+static void fill_info(struct ic_image_info *info, const char *name, const char *object)
+{
+    _cleanup_(manifest_deinit) struct manifest manifest = {0};
+
+    info->size = sizeof(*info);
+    memcpy(info->name, name, MIN(strlen(name) + 1, sizeof(info->name)));
+    memcpy(info->digest, object, MIN(strlen(object) + 1, sizeof(info->digest)));
+    info->created_unix_ms = created_ms(object);
+    if (build_load_manifest(object, &manifest, NULL) == 0) {
+        memcpy(info->kernel, manifest.kernel_release, sizeof(info->kernel));
+        memcpy(info->kernel_kind, manifest.kernel_kind, sizeof(info->kernel_kind));
+        info->size_bytes = total_bytes(&manifest);
+    } else {
+        /* Listed all the same, so that it can be seen and removed. */
+        memcpy(info->kernel, "(damaged)", sizeof("(damaged)"));
+    }
+}
+
 int ic_image_list(struct ic_image_info **ret, size_t *ret_count, struct ic_error *error)
 {
-    _cleanup_(strlist_deinit) struct strlist names = {0};
+    _cleanup_(strlist_deinit) struct strlist names = {0}, objects = {0}, named = {0};
     _cleanup_(freep) struct ic_image_info *infos = NULL;
     size_t count = 0;
     int r = store_list(STORE_IMAGES, &names, error);
 
+    if (r == 0)
+        r = store_find(STORE_IMAGES, "", &objects, error);
     if (r < 0)
         return r;
-    infos = calloc(names.count + 1, sizeof(*infos));
+    infos = calloc(names.count + objects.count + 1, sizeof(*infos));
     if (!infos)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     for (size_t i = 0; i < names.count; i++) {
-        _cleanup_(manifest_deinit) struct manifest manifest = {0};
         _cleanup_(freep) char *object = NULL;
-        struct ic_image_info *info = &infos[count];
 
         /* Gone since the names were read. */
         if (store_resolve(STORE_IMAGES, names.items[i], &object, NULL) < 0)
             continue;
-        info->size = sizeof(*info);
-        memcpy(info->name, names.items[i], MIN(strlen(names.items[i]) + 1, sizeof(info->name)));
-        memcpy(info->digest, object, MIN(strlen(object) + 1, sizeof(info->digest)));
-        info->created_unix_ms = created_ms(object);
-        if (build_load_manifest(object, &manifest, NULL) == 0) {
-            memcpy(info->kernel, manifest.kernel_release, sizeof(info->kernel));
-            memcpy(info->kernel_kind, manifest.kernel_kind, sizeof(info->kernel_kind));
-            info->size_bytes = total_bytes(&manifest);
-        } else {
-            /* Listed all the same, so that it can be seen and removed. */
-            memcpy(info->kernel, "(damaged)", sizeof("(damaged)"));
-        }
-        count++;
+        r = strlist_add(&named, object, error);
+        if (r < 0)
+            return r;
+        fill_info(&infos[count++], names.items[i], object);
+    }
+    for (size_t i = 0; i < objects.count; i++) {
+        if (!strlist_has(&named, objects.items[i]))
+            fill_info(&infos[count++], "", objects.items[i]);
     }
     *ret = TAKE_PTR(infos);
     *ret_count = count;
@@ -238,7 +251,7 @@ int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error)
     return *ret ? 0 : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
 }
 
-static int remove_all_names(const char *name, const char *object, struct ic_error *error)
+static int remove_object(const char *object, struct ic_error *error)
 {
     _cleanup_(strlist_deinit) struct strlist names = {0};
     size_t removed = 0;
@@ -252,7 +265,7 @@ static int remove_all_names(const char *name, const char *object, struct ic_erro
         r = store_remove_name(STORE_IMAGES, names.items[i], error);
         removed++;
     }
-    return r == 0 && removed == 0 ? no_such_image(name, error) : r;
+    return r == 0 && removed == 0 ? store_remove_object(STORE_IMAGES, object, error) : r;
 }
 
 int image_remove(const char *name, image_unused_fn unused, struct ic_error *error)
@@ -273,7 +286,7 @@ int image_remove(const char *name, image_unused_fn unused, struct ic_error *erro
         r = unused(object, name, error);
     if (r < 0)
         return r;
-    return by_name ? store_remove_name(STORE_IMAGES, name, error) : remove_all_names(name, object, error);
+    return by_name ? store_remove_name(STORE_IMAGES, name, error) : remove_object(object, error);
 }
 
 int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error)

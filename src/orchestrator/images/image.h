@@ -29,5 +29,6 @@ void image_deinit(struct image *image);
 /* Whether nobody needs the object any more. */
 typedef int (*image_unused_fn)(const char *object, const char *name, struct ic_error *error);
 
-/* Removes a name, or all names of a digest. `unused` NULL: whoever uses it, and also a name that is damaged. */
+/* Removes a name, or all names of a digest; of one that has none, the image. `unused` NULL: whoever uses it, and also a
+ * name that is damaged. */
 int image_remove(const char *name, image_unused_fn unused, struct ic_error *error);

@@ -192,10 +192,32 @@ static void collect(enum store_kind store, const char *path)
         if (r < 0 || strlist_add(&used, object, NULL) < 0)
             return;
     }
+    if (store == STORE_IMAGES && store_images_needed(&used, NULL) < 0)
+        return;
     for (size_t i = 0; i < all.count; i++) {
         if (!strlist_has(&used, all.items[i]))
             remove_unused(path, all.items[i]);
     }
+}
+
+void store_collect(enum store_kind store)
+{
+    _cleanup_(freep) char *path = NULL;
+    _cleanup_(fd_closep) int lock_fd = -1;
+
+    if (lock(store, &path, &lock_fd, NULL) == 0)
+        collect(store, path);
+}
+
+int store_remove_object(enum store_kind store, const char *object, struct ic_error *error)
+{
+    _cleanup_(freep) char *path = NULL;
+    _cleanup_(fd_closep) int lock_fd = -1;
+    int r = lock(store, &path, &lock_fd, error);
+
+    if (r == 0)
+        remove_unused(path, object);
+    return r;
 }
 
 void store_sweep(enum store_kind store)

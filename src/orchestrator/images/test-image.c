@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The store and the images in it, with tiny parts that only look like what they are. */
 #include "orchestrator/images/image.h"
+#include "orchestrator/images/test-needed.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -173,6 +174,42 @@ static void what_is_in_use_stays(void **state)
     assert_false(exists(digest));
 }
 
+/* Its name goes to another, or goes; it goes when it is not needed, or is removed by its digest. */
+static void what_is_needed_stays_without_a_name(void **state)
+{
+    struct ic_image_info *infos = NULL;
+    struct image image = {.lock_fd = -1};
+    char digest[65], other[65];
+    size_t count = 0;
+
+    make_image("needed", 'a');
+    digest_of("needed", digest);
+    test_needed = digest;
+    make_image("needed", 'b');
+    digest_of("needed", other);
+    assert_int_equal(image_remove("needed", NULL, NULL), 0);
+    assert_false(exists(other));
+    assert_true(exists(digest));
+    assert_int_equal(ic_image_list(&infos, &count, NULL), 0);
+    assert_int_equal(count, 1);
+    assert_string_equal(infos[0].name, "");
+    assert_string_equal(infos[0].digest, digest);
+    assert_true(infos[0].size_bytes > 0);
+    free(infos);
+    assert_int_equal(image_open(digest, &image, NULL), 0);
+    image_deinit(&image);
+    assert_int_equal(image_remove(digest, in_use, NULL), -IC_ERR_STATE);
+    assert_int_equal(image_remove(digest, NULL, NULL), 0);
+    assert_false(exists(digest));
+
+    make_image("needed", 'a');
+    assert_int_equal(image_remove("needed", NULL, NULL), 0);
+    assert_true(exists(digest));
+    test_needed = NULL;
+    store_collect(STORE_IMAGES);
+    assert_false(exists(digest));
+}
+
 static void damaged_parts_are_named(void **state)
 {
     struct image image = {.lock_fd = -1};
@@ -298,6 +335,7 @@ int main(void)
             cmocka_unit_test(the_same_parts_give_the_same_digest),
             cmocka_unit_test(images_are_found_by_name_digest_and_prefix),
             cmocka_unit_test(what_is_in_use_stays),
+            cmocka_unit_test(what_is_needed_stays_without_a_name),
             cmocka_unit_test(damaged_parts_are_named),
             cmocka_unit_test(an_open_image_stays_until_it_is_closed),
             cmocka_unit_test(what_a_killed_build_left_is_removed),

@@ -607,7 +607,11 @@ int ic_snapshot_list(struct ic_snapshot_info **ret, size_t *ret_count, struct ic
 
 int ic_snapshot_remove(const char *name, struct ic_error *error)
 {
-    return snapshot_remove(STORE_SNAPSHOTS, name, error);
+    int r = snapshot_remove(STORE_SNAPSHOTS, name, error);
+
+    if (r == 0)
+        store_collect(STORE_IMAGES); /* its own, perhaps */
+    return r;
 }
 
 int ic_snapshot_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error)
