@@ -32,6 +32,7 @@ integration/clones.nothing_runs_in_a_clone_before_its_handshake integration/snap
 integration/pool.warm_up integration/pool.kept_vm_of_a_pool integration/snapshots.kill_of_snapshot_create
 integration/snapshots.restore_of_a_kept_vm integration/snapshots.fork_into_three_while_commands_run
 integration/snapshots.snapshot_under_load integration/generation.the_kernel_notices_that_it_is_a_copy
+integration/snapshots.signal_to_restore_and_fork integration/import.image_that_is_needed escape/root.rings
 """.split()
 ON_KVM_S = 480          # in each of two hosts; on a slow machine the last of these are left out then, and counted
 ON_KVM_MIN_S = 240      # where the hosts' kernel took some of it, which is built once

@@ -306,7 +306,8 @@ static int become_ready(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
     return 0;
 }
 
-/* *error has the cause already; what cleaning up has to say goes into the log only. */
+/* *error has the cause already; what cleaning up has to say goes into the log only. Of a start that was cancelled nobody
+ * wants to know why it did not become a VM. */
 static void tear_down(struct spawn *s, const struct ic_error *cause)
 {
     int r;
@@ -315,7 +316,7 @@ static void tear_down(struct spawn *s, const struct ic_error *cause)
     s->start.alive_fd = -1;
     r = table_end_processes(&s->entry, &s->record, NULL);
 
-    if (r == 0 && s->started && s->record.keep) {
+    if (r == 0 && s->started && s->record.keep && cause->code != IC_ERR_CANCELLED) {
         r = table_remove_run_dir(&s->entry, s->record.run_dir, s->record.run_dir_inode, NULL);
         if (r == 0)
             (void)table_change(&s->entry, &s->record, IC_VM_FAILED, cause->message, NULL);

@@ -111,6 +111,12 @@ def test_interrupt_while_booting(t):
         child.send_signal(signal.SIGINT)
         until(lambda c=child: c.poll() is not None, 30, f"the end of run after SIGINT at {delay} s")
         t.assert_clean(f"after SIGINT at {delay} s", 5)
+    # Also of one that was to be kept nothing is left but its name, free.
+    child = t.start("run", "--keep", "--cold", "--name", "v")
+    until(lambda: (t.home / "state/vms/v/console.log").exists(), 30, "the VM's logs")
+    child.send_signal(signal.SIGINT)
+    assert child.wait(30) == 130, child.returncode
+    assert t.json("ps", "-a", "--json") == []
 
 
 def test_guest_out_of_memory(t):
