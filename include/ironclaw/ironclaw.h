@@ -345,7 +345,7 @@ struct ic_copy_options {
     void *userdata;
 };
 struct ic_copy_result {
-    size_t size;
+    size_t size; /* the caller's sizeof */
     uint64_t entries, bytes, skipped; /* skipped: sockets, devices, fifos, trees of the kernel's, what can't be read */
     char first_skipped[512];          /* the first one and why, or "" */
 };
@@ -390,7 +390,8 @@ IC_API int ic_image_build(const struct ic_image_build_options *options, bool *re
 IC_API int ic_image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error);
 IC_API int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error); /* free() */
 /* A name, or by a digest all of its names. IC_ERR_STATE: a VM or snapshot needs the image, and not `force`. With it the
- * name goes, and the image when none needs it; one without a name goes at once. */
+ * name goes, and the image with a later change of images, when nothing needs it; one without a name goes at once.
+ * -IC_ERR_NOT_FOUND also with it. */
 IC_API int ic_image_remove(const char *name, bool force, struct ic_error *error);
 /* Recomputes every digest. -IC_ERR_CORRUPT names the first part that differs. */
 IC_API int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error);

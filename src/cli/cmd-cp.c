@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/copy-path.h"
 #include "cli/json.h"
@@ -58,11 +59,10 @@ static void report(const struct cp_args *a, const struct ic_copy_result *result)
 static void hint(const char *operand, struct ic_error *error)
 {
     size_t used = strlen(error->message);
-    FILE *file = fopen(operand, "rb");
+    struct stat st;
 
-    if (!file)
+    if (stat(operand, &st) < 0)
         return;
-    (void)fclose(file);
     (void)snprintf(
             error->message + used, sizeof(error->message) - used, "; the file of this host is ./%.200s", operand);
 }

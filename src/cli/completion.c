@@ -161,8 +161,7 @@ static void bash_count(struct text *t, const struct cli_command *c)
 {
     bool values = false;
 
-    text_puts(t,
-            "        for (( i = first; i < COMP_CWORD; i++ )); do\n            case ${COMP_WORDS[i]} in\n            ");
+    text_puts(t, "        for (( i = first; i < COMP_CWORD; i++ )); do\n            case ${COMP_WORDS[i]} in\n            ");
     for (const struct cli_option *o = c->options; o->name; o++) {
         if (!o->metavar)
             continue;
@@ -172,8 +171,10 @@ static void bash_count(struct text *t, const struct cli_command *c)
         values = true;
     }
     if (values)
-        text_puts(t, ") (( i++ )); [[ ${COMP_WORDS[i]} == = ]] && (( i++ ));;\n            ");
-    text_puts(t, "--) ;;\n            -?*) ;;\n            *) (( operands++ ));;\n            esac\n        done\n");
+        text_puts(t, ") [[ ${COMP_WORDS[i+1]} == = ]] || (( i++ )); _ironclaw_pieces;;\n            ");
+    text_puts(t, "--) ;;\n            -?*) _ironclaw_pieces;;\n"
+                 "            *) _ironclaw_pieces; (( i < COMP_CWORD )) && (( operands++ ));;\n"
+                 "            esac\n        done\n");
 }
 
 static void bash_command(struct text *t, const struct cli_command *c)
@@ -213,12 +214,19 @@ static void bash_command(struct text *t, const struct cli_command *c)
 
 static void bash(struct text *t)
 {
-    text_puts(t, "# bash completion for ironclaw\n_ironclaw() {\n"
+    /* Bash cuts words at "=" and ":", so that "--image=x" and "VM:/path" are three. */
+    text_puts(t, "# bash completion for ironclaw\n"
+                 "_ironclaw_pieces() {\n"
+                 "    while (( i < COMP_CWORD )) && [[ ${COMP_WORDS[i+1]} == [:=]* ]]; do\n"
+                 "        (( i++ ))\n"
+                 "        [[ ${COMP_WORDS[i]} == *[:=] ]] && (( i++ ))\n"
+                 "    done\n"
+                 "}\n"
+                 "_ironclaw() {\n"
                  "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}\n"
                  "    local i first=2 operands=0\n"
                  "    local verbs='");
     each_word(t, "", put_word);
-    /* Bash takes "--image=x" for three words. */
     text_puts(t, "'\n    COMPREPLY=()\n"
                  "    if [[ $cur == = ]]; then\n        cur=\n"
                  "    elif [[ $prev == = ]]; then\n        prev=${COMP_WORDS[COMP_CWORD-2]}\n    fi\n"

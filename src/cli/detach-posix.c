@@ -40,18 +40,59 @@ static void handle(void (*handler)(int))
     }
 }
 
-static pid_t fork_handling(void)
+static void hold_signals(sigset_t *before)
 {
-    sigset_t all, before;
-    pid_t pid;
+    sigset_t all;
 
     (void)sigfillset(&all);
-    (void)sigprocmask(SIG_SETMASK, &all, &before);
+    (void)sigprocmask(SIG_SETMASK, &all, before);
+}
+
+static pid_t fork_handling(void)
+{
+    sigset_t before;
+    pid_t pid;
+
+    hold_signals(&before);
     pid = fork();
     child = pid;
     handle(pid == 0 ? SIG_DFL : on_signal);
     (void)sigprocmask(SIG_SETMASK, &before, NULL);
     return pid;
+}
+
+/* From now on a signal ends us and not the child. Which has ended it before; 0: none. */
+static int let_go(void)
+{
+    sigset_t before;
+
+    hold_signals(&before);
+    child = 0;
+    handle(SIG_DFL);
+    (void)sigprocmask(SIG_SETMASK, &before, NULL);
+    return ended_by;
+}
+
+/* The exit status for a child that has ended, or is about to, before it was ready. */
+static int wait_end(pid_t pid)
+{
+    siginfo_t info = {0};
+    int signo;
+
+    /* While it is not reaped its number is nobody else's. */
+    while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+    }
+    signo = let_go();
+    (void)waitpid(pid, NULL, 0);
+    if (signo)
+        return 128 + signo;
+    if (info.si_code == CLD_EXITED && info.si_status != 0)
+        return info.si_status; /* and has said why */
+    if (info.si_code == CLD_EXITED)
+        cli_error("it was stopped before it was ready");
+    else
+        cli_error("it was ended by signal %d before it was ready", info.si_status);
+    return CLI_FAILED;
 }
 
 static void run_again(char *const *argv, size_t verb, int ready_fd)
@@ -84,7 +125,7 @@ static void run_again(char *const *argv, size_t verb, int ready_fd)
 
 int detach_again(char *const *argv, size_t verb, char *ret_word, size_t size)
 {
-    int fds[2], status = 0;
+    int fds[2];
     size_t have = 0;
     pid_t pid;
 
@@ -115,13 +156,7 @@ int detach_again(char *const *argv, size_t verb, char *ret_word, size_t size)
     (void)close(fds[0]);
     ret_word[have] = '\0';
     ret_word[strcspn(ret_word, "\n")] = '\0';
-    if (ret_word[0] && !ended_by)
-        return CLI_OK;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    if (ended_by)
-        return 128 + ended_by;
-    return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : CLI_FAILED;
+    return ret_word[0] && let_go() == 0 ? CLI_OK : wait_end(pid);
 }
 
 bool detach_can_say(int fd)

@@ -86,7 +86,7 @@ static bool is_choice(const char *choices, const char *value)
 static int store_number(struct parser *p, const struct cli_option *o, const char *value)
 {
     struct cli_number *number = (void *)(p->args + o->offset);
-    const char *expected = "a number", *most = "4294967295";
+    const char *expected = "a number", *most = NULL;
     uint64_t count = 0;
     uint32_t v = 0;
     int r;
@@ -98,7 +98,6 @@ static int store_number(struct parser *p, const struct cli_option *o, const char
     } else if (o->kind == CLI_MEMORY) {
         r = value_parse_memory_mib(value, &v);
         expected = "a size such as 256 (MiB), 512m or 1g";
-        most = "4294967295 (MiB)";
     } else if (o->kind == CLI_BYTES) {
         r = value_parse_bytes(value, &v);
         expected = "a size such as 500 (bytes), 64k or 10m";
@@ -108,7 +107,7 @@ static int store_number(struct parser *p, const struct cli_option *o, const char
         v = (uint32_t)count;
     }
     if (r == -ERANGE)
-        return complain(p, "--%s: '%s' is too large; at most %s", o->name, value, most);
+        return complain(p, "--%s: '%s' is too large%s%s", o->name, value, most ? "; at most " : "", most ? most : "");
     if (r < 0)
         return complain(p, "--%s: '%s' is not %s", o->name, value, expected);
     *number = (struct cli_number){.given = true, .value = v};

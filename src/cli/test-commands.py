@@ -453,10 +453,13 @@ class Completion(unittest.TestCase):
             "ironclaw inspect ": ["alpha", "base", "omega"],
             "ironclaw exec -w /x al": ["alpha"], "ironclaw exec alpha omega": [],
             "ironclaw help template ": ["build", "ls", "prune", "rm", "verify"]}
-    # As bash splits lines: at "=", too.
+    # As bash splits lines: at "=" and ":", too.
     BASH = {"ironclaw run --backend=f": ["firecracker"], "ironclaw run --backend=": ["auto", "firecracker", "ironclaw",
             "qemu"], "ironclaw fork alpha ": [], "ironclaw fork -n 2 al": ["alpha"], "ironclaw help kernel build ": [],
-            "ironclaw exec --user=me al": ["alpha"], "ironclaw rm alpha om": ["omega"]}
+            "ironclaw exec --user=me al": ["alpha"], "ironclaw rm alpha om": ["omega"],
+            "ironclaw cp alpha:/etc/hosts om": ["omega:"], "ironclaw run --image mine:1 --backend f": ["firecracker"],
+            "ironclaw run -e A=b --backend f": ["firecracker"], "ironclaw exec -e A=b al": ["alpha"],
+            "ironclaw exec --env=A=b:c al": ["alpha"]}
 
     def ask(self, shell, script):
         if not shutil.which(shell):
@@ -475,7 +478,7 @@ class Completion(unittest.TestCase):
 
     def test_bash(self):
         for line, expected in {**self.CASES, **self.BASH}.items():
-            words = [w for w in re.split(r"(=)| ", line) if w] + ([""] if line.endswith(" ") else [])
+            words = [w for w in re.split(r"([=:])| ", line) if w] + ([""] if line.endswith(" ") else [])
             script = ("source $1; COMP_WORDS=(%s); COMP_CWORD=%d; _ironclaw; printf '%%s\\n' \"${COMPREPLY[@]}\""
                     % (" ".join(f"'{w}'" for w in words), len(words) - 1))
             answer = self.ask("bash", script).split()

@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "base/log.h"
 #include "orchestrator/paths.h"
 #include "orchestrator/session.h"
 #include "orchestrator/vm.h"
@@ -108,18 +107,20 @@ static int copy_result(
     *ret = (struct ic_copy_result){
             .size = sizeof(*ret), .entries = t->entries, .bytes = t->bytes, .skipped = t->skipped};
     if (t->skipped > 0)
-        (void)log_escape(ret->first_skipped, sizeof(ret->first_skipped), t->message, strlen(t->message));
+        (void)snprintf(ret->first_skipped, sizeof(ret->first_skipped), "%.511s", t->message);
     return 0;
 }
 
 static int copy_check(ic_vm *vm, const char *host_path, const char *guest_path, const struct ic_copy_options *options,
-        struct ic_error *error)
+        const struct ic_copy_result *ret, struct ic_error *error)
 {
     if (!host_path || !host_path[0] || !guest_path || !guest_path[0])
         return ic_fail(error, IC_ERR_INVALID, "copy: a path is empty");
     if (options && options->size != 0 && options->size != sizeof(*options))
         return ic_fail(error, IC_ERR_INVALID, "copy options: size %zu is not this library's %zu", options->size,
                 sizeof(*options));
+    if (ret && ret->size != sizeof(*ret))
+        return ic_fail(error, IC_ERR_INVALID, "copy result: size must be that of the structure");
     return 0;
 }
 
@@ -141,7 +142,7 @@ int ic_vm_copy_in(ic_vm *vm, const char *host_path, const char *guest_path, cons
             .guest_path = guest_path, .host_path = host_path, .doing = "copy into the guest", .fd = -1};
     struct transfer_send_options send;
     struct transfer_result result = {0};
-    int r = copy_check(vm, host_path, guest_path, options, error);
+    int r = copy_check(vm, host_path, guest_path, options, ret, error);
 
     if (r < 0)
         return r;
@@ -180,7 +181,7 @@ int ic_vm_copy_out(ic_vm *vm, const char *guest_path, const char *host_path, con
     struct transfer_result result = {0};
     char name[WIRE_MAX_PATH + 1], parent[WIRE_MAX_PATH];
     struct wire_str base;
-    int r = copy_check(vm, host_path, guest_path, options, error);
+    int r = copy_check(vm, host_path, guest_path, options, ret, error);
 
     if (r < 0)
         return r;

@@ -306,8 +306,8 @@ static int become_ready(struct spawn *s, ic_vm **ret_vm, struct ic_error *error)
     return 0;
 }
 
-/* *error has the cause already; what cleaning up has to say goes into the log only. Of a start that was cancelled nobody
- * wants to know why it did not become a VM. */
+/* *error has the cause already; what cleaning up has to say goes into the log only. Of a start that was cancelled
+ * nobody wants to know why it did not become a VM. */
 static void tear_down(struct spawn *s, const struct ic_error *cause)
 {
     int r;
@@ -493,6 +493,17 @@ static int warm_up(struct spawn *s, struct spawn_warm_up *warm, struct wire_read
     return r;
 }
 
+/* The memory of one image must not meet the disk of another. */
+static int check_same_image(const struct spawn *s, const struct snapshot *from, struct ic_error *error)
+{
+    if (strcmp(s->record.image_digest, from->vm.image_digest) == 0)
+        return 0;
+    return ic_fail(error, IC_ERR_STATE,
+            "image %s was built or imported anew since this pool was started; 'ironclaw pool stop' ends it, and 'pool "
+            "start' starts one of the new image",
+            s->record.image);
+}
+
 int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *from, struct spawn_warm_up *warm,
         struct spawn_member *ret, struct ic_error *error)
 {
@@ -506,6 +517,8 @@ int spawn_member_new(const struct ic_vm_config *config, const struct snapshot *f
     (void)snprintf(origin, sizeof(origin), POOL_ORIGIN "template %s", from->name);
     s.plan = (struct spawn_plan){.from = from, .origin = origin};
     r = spawn_look(&s, config, &cause);
+    if (r == 0)
+        r = check_same_image(&s, from, &cause);
     if (r == 0)
         r = claim(&s, &cause);
     if (r == 0)

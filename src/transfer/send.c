@@ -36,6 +36,7 @@
 
 struct level {
     DIR *dir;
+    dev_t dev;
     size_t path_len; /* of this directory in sender.path */
 };
 
@@ -262,7 +263,7 @@ static bool is_kernels(int fd)
 {
     static const long magic[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
             TRACEFS_MAGIC, SECURITYFS_MAGIC, BPF_FS_MAGIC, PSTOREFS_MAGIC, EFIVARFS_MAGIC, SELINUX_MAGIC,
-            DEVPTS_SUPER_MAGIC, BINFMTFS_MAGIC, CONFIGFS_MAGIC};
+            DEVPTS_SUPER_MAGIC, BINFMTFS_MAGIC, CONFIGFS_MAGIC, RDTGROUP_SUPER_MAGIC};
     struct statfs fs;
 
     if (fstatfs(fd, &fs) < 0)
@@ -290,7 +291,7 @@ static int enter(struct sender *s, int fd, const struct stat *st)
         fd_close(fd);
         return fail(s, r, NULL);
     }
-    s->stack[s->depth++] = (struct level){.dir = dir, .path_len = s->path_len};
+    s->stack[s->depth++] = (struct level){.dir = dir, .dev = st->st_dev, .path_len = s->path_len};
     return put_entry(s, st, WIRE_ENTRY_DIR, (struct wire_str){0});
 }
 
@@ -320,7 +321,7 @@ static int put_any(struct sender *s, int dirfd, const char *name, bool follow)
     fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));
     if (fd < 0 || fstat(fd, &st) < 0)
         return cannot(s, -errno, NULL);
-    if (S_ISDIR(st.st_mode) && is_kernels(fd))
+    if (S_ISDIR(st.st_mode) && (s->depth == 0 || s->stack[s->depth - 1].dev != st.st_dev) && is_kernels(fd))
         return cannot(s, -EINVAL, "is the kernel's, of which only single files can be copied");
     if (S_ISDIR(st.st_mode))
         return enter(s, TAKE_FD(fd), &st);

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """VMs that wait in a pool: they are taken, made anew, and nothing of them is left, whoever is killed."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -195,3 +197,25 @@ def test_memory_that_a_command_is_counted(t):
     start(t, 1)
     used = json.loads(t.ic("run", "--json", "--", "true", rc=0).out)["max_rss_kib"]
     assert 0 < used < 32 << 10, used
+
+
+def test_image_that_was_built_anew(t):
+    """What the pool's VMs have in their memory is of the image that was."""
+    mine = t.own_store(copied=["manifest.json"])
+    start(t, 1)
+    manifest = json.loads((mine / "manifest.json").read_text())
+    manifest["defaults"]["env"].append("NEW=1")
+    text = json.dumps(manifest).encode()
+    other = mine.parent / hashlib.sha256(text).hexdigest()
+    shutil.copytree(mine, other)
+    other.chmod(0o700)
+    (other / "manifest.json").chmod(0o600)
+    (other / "manifest.json").write_bytes(text)
+    name = t.home / "data/images/names" / t.image
+    name.unlink()
+    name.symlink_to(f"../{other.name}")
+    assert t.ic("run", "--cold", "--", "sh", "-c", "echo $NEW", rc=0).text == "1\n"
+    assert t.ic("run", "--image", mine.name, "--", "sh", "-c", "echo .$NEW", rc=0).text == ".\n"
+    assert pool(t)["handed_over"] == 1
+    until(lambda: "built or imported anew" in pool(t)["trouble"], 60, "trouble")
+    assert pool(t)["ready"] == 0

@@ -362,16 +362,18 @@ def test_signal_to_restore_and_fork(t):
     t.own_data("snapshots")
     with t.vm("v"):
         snapshot(t, "v", "s")
+        ended = 0
         for command in (("restore", "s", "--name", "w"), ("fork", "v", "--name", "w")):
-            for _ in range(5):
+            for delay in (0, 0.02, 0.1, 0.4):
                 child = t.start(*command)
-                until(lambda: (t.home / "state/vms/w").exists() or child.poll() is not None, 60, "the VM's record")
+                until(lambda: (t.home / "state/vms/w").exists() or child.poll() is not None, 60, "the VM's record", step=0.001)
+                time.sleep(delay)
                 child.terminate()
-                if child.wait(60) == 128 + signal.SIGTERM:
-                    break
-                t.ic("rm", "-f", "w")  # it had just ended
-            assert child.returncode == 128 + signal.SIGTERM, (command, child.returncode)
-            assert [vm["vm_id"] for vm in t.json("ps", "-a", "--json")] == ["v"], command
+                status, known = child.wait(60), [vm["vm_id"] for vm in t.json("ps", "-a", "--json")]
+                assert (status, known) in ((128 + signal.SIGTERM, ["v"]), (0, ["v", "w"])), (command, delay, status, known)
+                ended += status != 0
+                t.ic("rm", "-f", "w", rc=0)
+        assert ended > 0, "all of them were faster than their signal"
         assert t.sh("v", "echo well").out == b"well\n"
 
 

@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/buf.h"
+#include "orchestrator/images/image.h"
 #include "orchestrator/images/initramfs.h"
 #include "orchestrator/images/recipe.h"
 #include "orchestrator/images/rootfs.h"
@@ -310,7 +311,7 @@ static int load_recipe(const char *name, struct recipe *ret, struct ic_error *er
     return recipe_load(recipe, ret, error);
 }
 
-int ic_image_build(const struct ic_image_build_options *options, bool *ret_built, struct ic_error *error)
+int image_build(const struct ic_image_build_options *options, bool *ret_built, struct ic_error *error)
 {
     const char *name = options->name ? options->name : "base";
     const struct progress progress = {.fn = options->progress, .userdata = options->userdata};

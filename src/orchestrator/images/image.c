@@ -173,14 +173,17 @@ static uint64_t total_bytes(const struct manifest *manifest)
     return sum;
 }
 
-static void fill_info(struct ic_image_info *info, const char *name, const char *object)
+/* False: it is gone. */
+static bool fill_info(struct ic_image_info *info, const char *name, const char *object)
 {
     _cleanup_(manifest_deinit) struct manifest manifest = {0};
+    _cleanup_(freep) char *path = NULL;
 
-    info->size = sizeof(*info);
-    memcpy(info->name, name, MIN(strlen(name) + 1, sizeof(info->name)));
-    memcpy(info->digest, object, MIN(strlen(object) + 1, sizeof(info->digest)));
-    info->created_unix_ms = created_ms(object);
+    if (!digest_hex_ok(object) || store_path(STORE_IMAGES, object, NULL, &path, NULL) < 0 || access(path, F_OK) < 0)
+        return false;
+    *info = (struct ic_image_info){.size = sizeof(*info), .created_unix_ms = created_ms(object)};
+    memcpy(info->name, name, MIN(strlen(name), sizeof(info->name) - 1));
+    memcpy(info->digest, object, DIGEST_HEX_LEN);
     if (build_load_manifest(object, &manifest, NULL) == 0) {
         memcpy(info->kernel, manifest.kernel_release, sizeof(info->kernel));
         memcpy(info->kernel_kind, manifest.kernel_kind, sizeof(info->kernel_kind));
@@ -189,6 +192,7 @@ static void fill_info(struct ic_image_info *info, const char *name, const char *
         /* Listed all the same, so that it can be seen and removed. */
         memcpy(info->kernel, "(damaged)", sizeof("(damaged)"));
     }
+    return true;
 }
 
 int ic_image_list(struct ic_image_info **ret, size_t *ret_count, struct ic_error *error)
@@ -196,10 +200,11 @@ int ic_image_list(struct ic_image_info **ret, size_t *ret_count, struct ic_error
     _cleanup_(strlist_deinit) struct strlist names = {0}, objects = {0}, named = {0};
     _cleanup_(freep) struct ic_image_info *infos = NULL;
     size_t count = 0;
-    int r = store_list(STORE_IMAGES, &names, error);
+    /* Objects first: one that is there before its name is one that has lost it, and not one that is about to get it. */
+    int r = store_find(STORE_IMAGES, "", &objects, error);
 
     if (r == 0)
-        r = store_find(STORE_IMAGES, "", &objects, error);
+        r = store_list(STORE_IMAGES, &names, error);
     if (r < 0)
         return r;
     infos = calloc(names.count + objects.count + 1, sizeof(*infos));
@@ -214,11 +219,11 @@ int ic_image_list(struct ic_image_info **ret, size_t *ret_count, struct ic_error
         r = strlist_add(&named, object, error);
         if (r < 0)
             return r;
-        fill_info(&infos[count++], names.items[i], object);
+        count += fill_info(&infos[count], names.items[i], object);
     }
     for (size_t i = 0; i < objects.count; i++) {
         if (!strlist_has(&named, objects.items[i]))
-            fill_info(&infos[count++], "", objects.items[i]);
+            count += fill_info(&infos[count], "", objects.items[i]);
     }
     *ret = TAKE_PTR(infos);
     *ret_count = count;
@@ -251,25 +256,23 @@ int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error)
     return *ret ? 0 : ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
 }
 
-static int remove_object(const char *object, struct ic_error *error)
+static int names_of(const char *object, struct strlist *ret, struct ic_error *error)
 {
     _cleanup_(strlist_deinit) struct strlist names = {0};
-    size_t removed = 0;
     int r = store_list(STORE_IMAGES, &names, error);
 
     for (size_t i = 0; r == 0 && i < names.count; i++) {
         _cleanup_(freep) char *other = NULL;
 
-        if (store_resolve(STORE_IMAGES, names.items[i], &other, NULL) < 0 || strcmp(other, object) != 0)
-            continue;
-        r = store_remove_name(STORE_IMAGES, names.items[i], error);
-        removed++;
+        if (store_resolve(STORE_IMAGES, names.items[i], &other, NULL) == 0 && strcmp(other, object) == 0)
+            r = strlist_add(ret, names.items[i], error);
     }
-    return r == 0 && removed == 0 ? store_remove_object(STORE_IMAGES, object, error) : r;
+    return r;
 }
 
 int image_remove(const char *name, image_unused_fn unused, struct ic_error *error)
 {
+    _cleanup_(strlist_deinit) struct strlist names = {0};
     _cleanup_(freep) char *object = NULL;
     bool by_name = path_image_name_ok(name);
     int r = by_name ? store_resolve(STORE_IMAGES, name, &object, error) : -IC_ERR_NOT_FOUND;
@@ -282,11 +285,17 @@ int image_remove(const char *name, image_unused_fn unused, struct ic_error *erro
     by_name = r == 0;
     if (!by_name)
         r = find_object(name, &object, error);
-    if (r == 0 && unused)
-        r = unused(object, name, error);
-    if (r < 0)
-        return r;
-    return by_name ? store_remove_name(STORE_IMAGES, name, error) : remove_object(object, error);
+    if (r == 0)
+        r = names_of(object, &names, error);
+    if (r == 0 && unused && (!by_name || names.count < 2))
+        r = unused(object, name, names.count > 0, error);
+    if (r == 0 && by_name)
+        return store_remove_name(STORE_IMAGES, name, error);
+    if (r == 0 && names.count == 0)
+        return store_remove_object(STORE_IMAGES, object, NULL, error);
+    for (size_t i = 0; r == 0 && i < names.count; i++)
+        r = store_remove_name(STORE_IMAGES, names.items[i], error);
+    return r;
 }
 
 int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error)

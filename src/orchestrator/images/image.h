@@ -26,9 +26,13 @@ struct image {
 int image_open(const char *name, struct image *ret, struct ic_error *error);
 void image_deinit(struct image *image);
 
-/* Whether nobody needs the object any more. */
-typedef int (*image_unused_fn)(const char *object, const char *name, struct ic_error *error);
+/* ic_image_build() and ic_image_import(), which leave images that have no name any more. */
+int image_build(const struct ic_image_build_options *options, bool *ret_built, struct ic_error *error);
+int image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error);
 
-/* Removes a name, or all names of a digest; of one that has none, the image. `unused` NULL: whoever uses it, and also a
- * name that is damaged. */
+/* Whether nobody needs the object any more; `named`: it has a name, by which it was asked for or not. */
+typedef int (*image_unused_fn)(const char *object, const char *name, bool named, struct ic_error *error);
+
+/* Removes a name, or all names of a digest; of one that has none, the image. `unused` is asked when an image would have
+ * no name any more; NULL: whoever uses it, and also a name that is damaged. */
 int image_remove(const char *name, image_unused_fn unused, struct ic_error *error);

@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "base/room.h"
 #include "orchestrator/images/build.h"
+#include "orchestrator/images/image.h"
 #include "orchestrator/images/recipe.h"
 #include "orchestrator/images/rootfs.h"
 #include "orchestrator/images/userns.h"
@@ -319,7 +320,7 @@ static int import(const char *path, enum source source, const char *name, const 
     return build_finish(&workdir, name, kernel, &manifest, progress, error);
 }
 
-int ic_image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error)
+int image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error)
 {
     const struct progress progress = {.fn = options->progress, .userdata = options->userdata};
     _cleanup_(kernel_deinit) struct kernel kernel = {0};

@@ -163,61 +163,83 @@ static int lock(enum store_kind store, char **ret_path, int *ret_fd, struct ic_e
     return 0;
 }
 
-/* Removes a directory that nobody holds a flock on. */
-static void remove_unused(const char *store, const char *name)
+/* Removes a directory that nobody holds a flock on, nor needs. */
+static int remove_unused(const char *store, const char *name, store_needed_fn needed, struct ic_error *error)
 {
+    _cleanup_(strlist_deinit) struct strlist users = {0};
     _cleanup_(freep) char *path = NULL;
     _cleanup_(fd_closep) int fd = -1;
+    int r = text_format(&path, error, "%s/%s", store, name);
 
-    if (text_format(&path, NULL, "%s/%s", store, name) < 0)
-        return;
+    if (r < 0)
+        return r;
     fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-        (void)store_remove_tree(path, NULL);
+    if (fd < 0)
+        return ic_fail_errno(error, -errno, "%s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return ic_fail(error, IC_ERR_STATE, "%s: another command is using it; try again", path);
+    r = needed ? needed(&users, error) : 0;
+    if (r < 0)
+        return r;
+    if (strlist_has(&users, name))
+        return ic_fail(error, IC_ERR_STATE, "%s: is needed", path);
+    return store_remove_tree(path, error);
 }
 
-/* With the lock held: what killed builds left, and objects without a name. */
-static void collect(enum store_kind store, const char *path)
+/* The objects that have names. A name that can't be read must not cost its object. */
+static int named(enum store_kind store, struct strlist *ret, struct ic_error *error)
 {
-    _cleanup_(strlist_deinit) struct strlist all = {0}, names = {0}, used = {0};
+    _cleanup_(strlist_deinit) struct strlist names = {0};
+    int r = store_list(store, &names, error);
 
-    if (store_list(store, &names, NULL) < 0 || store_find(store, "", &all, NULL) < 0 ||
-            store_find(store, TMP_PREFIX, &all, NULL) < 0)
-        return;
-    for (size_t i = 0; i < names.count; i++) {
+    for (size_t i = 0; r == 0 && i < names.count; i++) {
         _cleanup_(freep) char *object = NULL;
-        int r = store_resolve(store, names.items[i], &object, NULL);
 
-        /* A name that can't be read must not cost its object. */
-        if (r < 0 || strlist_add(&used, object, NULL) < 0)
-            return;
+        r = store_resolve(store, names.items[i], &object, error);
+        if (r == 0)
+            r = strlist_add(ret, object, error);
     }
-    if (store == STORE_IMAGES && store_images_needed(&used, NULL) < 0)
+    return r;
+}
+
+/* With the lock held: what killed builds left, and objects without a name; without `needed` no images. */
+static void collect(enum store_kind store, const char *path, store_needed_fn needed)
+{
+    _cleanup_(strlist_deinit) struct strlist all = {0}, used = {0};
+
+    if (store_find(store, TMP_PREFIX, &all, NULL) < 0 || named(store, &used, NULL) < 0)
+        return;
+    if ((store != STORE_IMAGES || needed) && store_find(store, "", &all, NULL) < 0)
         return;
     for (size_t i = 0; i < all.count; i++) {
         if (!strlist_has(&used, all.items[i]))
-            remove_unused(path, all.items[i]);
+            (void)remove_unused(path, all.items[i], all.items[i][0] == '.' ? NULL : needed, NULL);
     }
 }
 
-void store_collect(enum store_kind store)
+void store_collect(enum store_kind store, store_needed_fn needed)
 {
     _cleanup_(freep) char *path = NULL;
     _cleanup_(fd_closep) int lock_fd = -1;
 
     if (lock(store, &path, &lock_fd, NULL) == 0)
-        collect(store, path);
+        collect(store, path, needed);
 }
 
-int store_remove_object(enum store_kind store, const char *object, struct ic_error *error)
+int store_remove_object(enum store_kind store, const char *object, store_needed_fn needed, struct ic_error *error)
 {
+    _cleanup_(strlist_deinit) struct strlist used = {0};
     _cleanup_(freep) char *path = NULL;
     _cleanup_(fd_closep) int lock_fd = -1;
     int r = lock(store, &path, &lock_fd, error);
 
     if (r == 0)
-        remove_unused(path, object);
-    return r;
+        r = named(store, &used, error);
+    if (r < 0)
+        return r;
+    if (strlist_has(&used, object))
+        return ic_fail(error, IC_ERR_STATE, "%s/%s: has got a name meanwhile", path, object);
+    return remove_unused(path, object, needed, error);
 }
 
 void store_sweep(enum store_kind store)
@@ -229,7 +251,7 @@ void store_sweep(enum store_kind store)
     if (store_find(store, TMP_PREFIX, &left, NULL) < 0 || left.count == 0 || lock(store, &path, &lock_fd, NULL) < 0)
         return;
     for (size_t i = 0; i < left.count; i++)
-        remove_unused(path, left.items[i]);
+        (void)remove_unused(path, left.items[i], NULL, NULL);
 }
 
 int workdir_make(enum store_kind store, struct workdir *ret, struct ic_error *error)
@@ -241,7 +263,7 @@ int workdir_make(enum store_kind store, struct workdir *ret, struct ic_error *er
 
     if (r < 0)
         return r;
-    collect(store, path);
+    collect(store, path, NULL);
     r = text_format(&tmp, error, "%s/" TMP_PREFIX "XXXXXX", path);
     if (r < 0)
         return r;
@@ -309,7 +331,7 @@ int workdir_commit(struct workdir *workdir, const char *object, const char *name
     /* After an exchange, what was there before is in the build directory now. */
     workdir_drop(workdir);
     if (r == 0)
-        collect(workdir->store, path);
+        collect(workdir->store, path, NULL);
     return r;
 }
 
@@ -354,7 +376,7 @@ int store_remove_name(enum store_kind store, const char *name, struct ic_error *
         return r;
     if (unlink(link) < 0)
         return ic_fail_errno(error, -errno, "%s", link);
-    collect(store, path);
+    collect(store, path, NULL);
     return 0;
 }
 

@@ -12,10 +12,11 @@
  *   <store>/.build           held for a whole build, so that two builds of
  *                            one thing don't do the work twice
  *
- * An object without a name is removed under .lock, unless somebody holds a
- * shared flock on it (image_open does), or it is an image that a VM or a
- * snapshot needs (image-use.c). What a killed build left is removed at the
- * next change, as its flock is gone.
+ * An object without a name is removed under .lock at the next change, unless
+ * somebody holds a shared flock on it (image_open does); an image only by
+ * store_collect(), as VMs and snapshots may need it, which nothing in here
+ * knows. What a killed build left is removed at the next change, as its flock
+ * is gone.
  */
 #pragma once
 
@@ -42,12 +43,12 @@ void workdir_drop(struct workdir *workdir);
 /* Makes it the object `object` (in place of one that is there) and points `name` at it; drops what no name needs. */
 int workdir_commit(struct workdir *workdir, const char *object, const char *name, struct ic_error *error);
 
-/* Adds the images that something outside of the store needs; asked with the store's lock held. image-use.c has it, as
- * nothing in here knows VMs. */
-int store_images_needed(struct strlist *ret, struct ic_error *error);
+/* Adds the objects that are needed though they have no name. */
+typedef int (*store_needed_fn)(struct strlist *ret, struct ic_error *error);
 
-/* Removes objects that nobody needs any more. */
-void store_collect(enum store_kind store);
+/* Removes objects that nobody needs any more; `needed` is asked about each with its lock and the store's held, so that
+ * who needs it later finds it gone. An error of it keeps them. */
+void store_collect(enum store_kind store, store_needed_fn needed);
 
 /* Removes what killed builds left. Only looks into the store's directory when there is nothing. */
 void store_sweep(enum store_kind store);
@@ -58,11 +59,12 @@ int store_lock_build(enum store_kind store, const struct progress *progress, int
 /* The object that a name points at; the caller frees *ret. -IC_ERR_NOT_FOUND, without a message when there is none. */
 int store_resolve(enum store_kind store, const char *name, char **ret, struct ic_error *error);
 
-/* Removes a name, and its object when nobody needs it. */
+/* Removes a name, and what is then without one, but for images. */
 int store_remove_name(enum store_kind store, const char *name, struct ic_error *error);
 
-/* Removes an object that has no name, whoever needs it. */
-int store_remove_object(enum store_kind store, const char *object, struct ic_error *error);
+/* Removes an object that has no name. -IC_ERR_STATE: it has one, somebody has it open, or it is needed (`needed` NULL:
+ * that does not matter). */
+int store_remove_object(enum store_kind store, const char *object, store_needed_fn needed, struct ic_error *error);
 
 /* Names in alphabetical order; empty when there is no store yet. */
 int store_list(enum store_kind store, struct strlist *ret, struct ic_error *error);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The store and the images in it, with tiny parts that only look like what they are. */
 #include "orchestrator/images/image.h"
-#include "orchestrator/images/test-needed.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -54,6 +53,23 @@ static bool exists(const char *object)
 }
 
 /* Makes the image `name` whose root file system has the byte `salt`. */
+/* The digest of an image that something outside of the store needs; NULL: none. */
+static const char *test_needed;
+
+static int add_needed(struct strlist *ret, struct ic_error *error)
+{
+    return test_needed ? strlist_add(ret, test_needed, error) : 0;
+}
+
+/* As the public calls do. */
+static int remove_image(const char *name, image_unused_fn unused, struct ic_error *error)
+{
+    int r = image_remove(name, unused, error);
+
+    store_collect(STORE_IMAGES, add_needed);
+    return r;
+}
+
 static void make_image(const char *name, char salt)
 {
     struct workdir workdir = WORKDIR_NONE;
@@ -77,6 +93,7 @@ static void make_image(const char *name, char salt)
     assert_int_equal(build_finish(&workdir, name, &kernel, &manifest, NULL, &error), 0);
     workdir_drop(&workdir);
     manifest_deinit(&manifest);
+    store_collect(STORE_IMAGES, add_needed);
 }
 
 static void digest_of(const char *name, char ret[65])
@@ -101,7 +118,7 @@ static void the_same_parts_give_the_same_digest(void **state)
     make_image("one", 'a');
     digest_of("one", second);
     assert_string_equal(first, second);
-    assert_int_equal(image_remove("one", NULL, NULL), 0);
+    assert_int_equal(remove_image("one", NULL, NULL), 0);
     assert_false(exists(first));
 }
 
@@ -141,16 +158,18 @@ static void images_are_found_by_name_digest_and_prefix(void **state)
     assert_int_equal(ic_image_inspect_json("two", &json, &error), 0);
     assert_non_null(strstr(json, digest));
     free(json);
-    assert_int_equal(image_remove(prefix, NULL, &error), 0);
-    assert_int_equal(image_remove("two", NULL, &error), -IC_ERR_NOT_FOUND);
-    assert_int_equal(image_remove("two:tag", NULL, &error), 0);
+    assert_int_equal(remove_image(prefix, NULL, &error), 0);
+    assert_int_equal(remove_image("two", NULL, &error), -IC_ERR_NOT_FOUND);
+    assert_int_equal(remove_image("two:tag", NULL, &error), 0);
 }
 
 static unsigned asked;
+static bool asked_named;
 
-static int in_use(const char *object, const char *name, struct ic_error *error)
+static int in_use(const char *object, const char *name, bool named, struct ic_error *error)
 {
     asked++;
+    asked_named = named;
     assert_int_equal(strlen(object), 64);
     return ic_fail(error, IC_ERR_STATE, "%s is in use", name);
 }
@@ -163,14 +182,15 @@ static void what_is_in_use_stays(void **state)
     make_image("used", 'a');
     digest_of("used", digest);
     asked = 0;
-    assert_int_equal(image_remove(digest, in_use, NULL), -IC_ERR_STATE);
-    assert_int_equal(image_remove("used", in_use, &error), -IC_ERR_STATE);
+    assert_int_equal(remove_image(digest, in_use, NULL), -IC_ERR_STATE);
+    assert_int_equal(remove_image("used", in_use, &error), -IC_ERR_STATE);
     assert_string_equal(error.message, "used is in use");
     assert_int_equal(asked, 2);
-    assert_int_equal(image_remove("absent", in_use, NULL), -IC_ERR_NOT_FOUND);
+    assert_int_equal(remove_image("absent", in_use, NULL), -IC_ERR_NOT_FOUND);
     assert_int_equal(asked, 2);
+    assert_true(asked_named);
     assert_true(exists(digest));
-    assert_int_equal(image_remove("used", NULL, NULL), 0);
+    assert_int_equal(remove_image("used", NULL, NULL), 0);
     assert_false(exists(digest));
 }
 
@@ -187,7 +207,7 @@ static void what_is_needed_stays_without_a_name(void **state)
     test_needed = digest;
     make_image("needed", 'b');
     digest_of("needed", other);
-    assert_int_equal(image_remove("needed", NULL, NULL), 0);
+    assert_int_equal(remove_image("needed", NULL, NULL), 0);
     assert_false(exists(other));
     assert_true(exists(digest));
     assert_int_equal(ic_image_list(&infos, &count, NULL), 0);
@@ -198,15 +218,21 @@ static void what_is_needed_stays_without_a_name(void **state)
     free(infos);
     assert_int_equal(image_open(digest, &image, NULL), 0);
     image_deinit(&image);
-    assert_int_equal(image_remove(digest, in_use, NULL), -IC_ERR_STATE);
-    assert_int_equal(image_remove(digest, NULL, NULL), 0);
+    assert_int_equal(remove_image(digest, in_use, NULL), -IC_ERR_STATE);
+    assert_false(asked_named);
+    assert_int_equal(image_open(digest, &image, NULL), 0);
+    assert_int_equal(remove_image(digest, NULL, NULL), -IC_ERR_STATE); /* somebody has it open */
+    image_deinit(&image);
+    assert_int_equal(store_remove_object(STORE_IMAGES, digest, add_needed, NULL), -IC_ERR_STATE);
+    assert_int_equal(remove_image(digest, NULL, NULL), 0);
     assert_false(exists(digest));
 
     make_image("needed", 'a');
-    assert_int_equal(image_remove("needed", NULL, NULL), 0);
+    assert_int_equal(store_remove_object(STORE_IMAGES, digest, NULL, NULL), -IC_ERR_STATE); /* it has a name */
+    assert_int_equal(remove_image("needed", NULL, NULL), 0);
     assert_true(exists(digest));
     test_needed = NULL;
-    store_collect(STORE_IMAGES);
+    store_collect(STORE_IMAGES, add_needed);
     assert_false(exists(digest));
 }
 
@@ -247,7 +273,7 @@ static void damaged_parts_are_named(void **state)
     /* A damaged image is mended by building it again, and can be removed. */
     make_image("three", 'a');
     assert_int_equal(ic_image_verify("three", NULL, NULL, &error), 0);
-    assert_int_equal(image_remove("three", NULL, &error), 0);
+    assert_int_equal(remove_image("three", NULL, &error), 0);
 }
 
 static void an_open_image_stays_until_it_is_closed(void **state)
@@ -258,13 +284,13 @@ static void an_open_image_stays_until_it_is_closed(void **state)
     make_image("four", 'a');
     assert_int_equal(image_open("four", &image, NULL), 0);
     memcpy(digest, image.digest, sizeof(digest));
-    assert_int_equal(image_remove("four", NULL, NULL), 0);
+    assert_int_equal(remove_image("four", NULL, NULL), 0);
     assert_true(exists(digest));
     image_deinit(&image);
     /* The next change removes it. */
     make_image("five", 'b');
     assert_false(exists(digest));
-    assert_int_equal(image_remove("five", NULL, NULL), 0);
+    assert_int_equal(remove_image("five", NULL, NULL), 0);
 }
 
 static void what_a_killed_build_left_is_removed(void **state)
@@ -280,7 +306,7 @@ static void what_a_killed_build_left_is_removed(void **state)
     assert_int_equal(access(path, F_OK), -1);
     assert_int_equal(access(running.path, F_OK), 0);
     workdir_drop(&running);
-    assert_int_equal(image_remove("six", NULL, NULL), 0);
+    assert_int_equal(remove_image("six", NULL, NULL), 0);
 }
 
 static void names_that_lead_elsewhere_are_refused(void **state)
@@ -296,11 +322,11 @@ static void names_that_lead_elsewhere_are_refused(void **state)
         assert_true(image_open("evil", &image, NULL) < 0);
         /* Neither does such a name cost other images anything. */
         make_image("eight", 'b');
-        assert_int_equal(image_remove("eight", NULL, NULL), 0);
+        assert_int_equal(remove_image("eight", NULL, NULL), 0);
         assert_int_equal(ic_image_verify("seven", NULL, NULL, NULL), 0);
         assert_int_equal(unlink(path), 0);
     }
-    assert_int_equal(image_remove("seven", NULL, NULL), 0);
+    assert_int_equal(remove_image("seven", NULL, NULL), 0);
 }
 
 /* Where it can't be linked it is copied, also from another kind of file system. */

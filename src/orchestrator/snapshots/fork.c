@@ -86,12 +86,16 @@ int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms
         struct ic_error *error)
 {
     _cleanup_(fork_deinit) struct fork f = {.entry.lock_fd = -1, .saving = SAVING_NONE, .from.lock_fd = -1};
-    const struct progress progress = {.fn = options->progress, .userdata = options->userdata};
-    uint32_t count = options->count ? options->count : 1, made = 0;
+    struct progress progress;
+    uint32_t count, made = 0;
     char id[IC_VM_ID_MAX + 1];
     uint64_t pause_us = 0;
     int r = 0;
 
+    if (!options || options->size != sizeof(*options))
+        return ic_fail(error, IC_ERR_INVALID, "fork options: size must be that of the structure");
+    progress = (struct progress){.fn = options->progress, .userdata = options->userdata};
+    count = options->count ? options->count : 1;
     if (count > IC_FORK_MAX)
         return ic_fail(error, IC_ERR_INVALID, "fork: %u children; at most %d at a time", count, IC_FORK_MAX);
     for (uint32_t i = 0; r == 0 && options->vm_id && i < count; i++)
@@ -102,11 +106,13 @@ int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms
         r = spawn_child(&f, options, made, &ret_vms[made], error);
         made += r == 0;
         if (r == 0)
-            r = progress_report(&progress, "starting the children", made, count, error);
+            r = progress_report(&progress, "starting the children", 0, 0, error);
     }
     if (r < 0) {
         while (made > 0) {
-            (void)ic_destroy_vm(ret_vms[--made], NULL);
+            int destroyed = ic_destroy_vm(ret_vms[--made], error);
+
+            r = destroyed < 0 ? destroyed : r; /* it is still there, which matters more */
             ic_vm_free(ret_vms[made]);
             ret_vms[made] = NULL;
         }

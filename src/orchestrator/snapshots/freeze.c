@@ -18,9 +18,10 @@
 #define UNDO_UNPLUG_MS    10000u /* the same where the guest has to find a device first */
 #define UNPLUG_WAIT_MS    1000u  /* for commands in progress to end */
 #define UNPLUG_AGAIN_US   50000u
-#define UNPLUG_TRIES      5u    /* at least: where everything is slow, ending is, too */
-#define NEW_DEVICE_US     5000u /* between two looks whether the guest has taken it */
-#define THAW_TRY_MS       1500u /* what was sent by way of a device that went is never answered */
+#define UNPLUG_TRIES      5u     /* or so many: where everything is slow, ending is, too */
+#define UNPLUG_MOST_MS    10000u /* but no longer: the guest may be the one that is slow */
+#define NEW_DEVICE_US     5000u  /* between two looks whether the guest has taken it */
+#define THAW_TRY_MS       1500u  /* what was sent by way of a device that went is never answered */
 #define ENTROPY_BYTES     64u
 #define THAW_REQUESTS     3u
 
@@ -223,7 +224,7 @@ static int try_to_save(const struct record *record, const struct backend *backen
 int freeze_and_save(const struct record *record, struct saving *saving, uint64_t *ret_pause_us, struct ic_error *error)
 {
     const struct backend *backend = backend_get(record->backend);
-    uint64_t deadline = deadline_after_ms(UNPLUG_WAIT_MS);
+    uint64_t enough = deadline_after_ms(UNPLUG_WAIT_MS), most = deadline_after_ms(UNPLUG_MOST_MS);
     unsigned tries = 0;
     bool refused, left;
     int r = check(record, backend, error);
@@ -235,7 +236,8 @@ int freeze_and_save(const struct record *record, struct saving *saving, uint64_t
     for (;;) {
         refused = left = false;
         r = try_to_save(record, backend, ret_pause_us, &refused, &left, error);
-        if (!refused || left || (++tries >= UNPLUG_TRIES && deadline_poll_ms(deadline) == 0))
+        if (!refused || left || deadline_poll_ms(most) == 0 ||
+                (++tries >= UNPLUG_TRIES && deadline_poll_ms(enough) == 0))
             break;
         /* They stood still during the try, and get as long to go on. */
         (void)usleep((useconds_t)MIN(MAX(*ret_pause_us, UNPLUG_AGAIN_US), 10 * UNPLUG_AGAIN_US));

@@ -73,14 +73,18 @@ int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct i
 
 int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic_vm **ret_vm, struct ic_error *error)
 {
-    const struct progress progress = {
-            .fn = options ? options->progress : NULL, .userdata = options ? options->userdata : NULL};
+    struct progress progress = {0};
     struct spawn_plan plan = {.restore = true};
     struct snapshot from;
     struct ic_vm_config config;
     char origin[128];
-    int r = snapshot_open(STORE_SNAPSHOTS, name, &progress, &from, error);
+    int r;
 
+    if (options && options->size != sizeof(*options))
+        return ic_fail(error, IC_ERR_INVALID, "restore options: size must be that of the structure");
+    if (options)
+        progress = (struct progress){.fn = options->progress, .userdata = options->userdata};
+    r = snapshot_open(STORE_SNAPSHOTS, name, &progress, &from, error);
     if (r < 0)
         return r;
     (void)snprintf(origin, sizeof(origin), "snapshot %s", from.name);
@@ -101,7 +105,9 @@ int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic
     if (r == 0) {
         r = progress_report(&progress, "starting the VM", 0, 0, error);
         if (r < 0) {
-            (void)ic_destroy_vm(*ret_vm, NULL);
+            int destroyed = ic_destroy_vm(*ret_vm, error);
+
+            r = destroyed < 0 ? destroyed : r; /* it is still there, which matters more */
             ic_vm_free(*ret_vm);
             *ret_vm = NULL;
         }

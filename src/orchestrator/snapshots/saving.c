@@ -44,22 +44,22 @@ static void remove_saved(const char *run_dir)
         (void)unlinkat(fd, names[i], 0);
 }
 
-/* A copy opens the image's disk anew. */
-static int check_image(const struct record *record, struct ic_error *error)
+/* A copy opens it anew. */
+static int check_disk(const struct record *record, struct ic_error *error)
 {
-    if (!record->image_digest[0] || !record->rootfs_path || access(record->rootfs_path, F_OK) == 0 || errno != ENOENT)
+    if (!record->rootfs_path || access(record->rootfs_path, F_OK) == 0 || errno != ENOENT)
         return 0;
     return ic_fail(error, IC_ERR_NOT_FOUND,
-            "VM '%s': its image %s (%.12s) was removed, so no copy of it could start; only the very same can take its "
-            "place",
-            record->vm_id, record->image, record->image_digest);
+            "VM '%s': its root disk %s%s%s is not there any more, so no copy of it could start; only the very same can "
+            "take its place",
+            record->vm_id, record->rootfs_path, record->image[0] ? ", of image " : "", record->image);
 }
 
 int saving_begin(
         const struct table_entry *entry, const struct record *record, struct saving *ret, struct ic_error *error)
 {
     _cleanup_(freep) char *dir = NULL, *run_dir = strdup(record->run_dir);
-    int fd, r = check_image(record, error);
+    int fd, r = check_disk(record, error);
 
     if (r == 0)
         r = text_format(&dir, error, "%s/" PREFIX "XXXXXX", entry->dir);

@@ -244,6 +244,8 @@ static int lock_object(enum store_kind store, const char *name, char **ret_objec
         if (r != 0)
             return r;
         fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 && errno != ENOENT)
+            return ic_fail_errno(error, -errno, "%s %s: %s", snapshot_kind(store), name, path);
         if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0 && stat(path, &st) == 0) {
             *ret_object = TAKE_PTR(object);
             *ret_fd = TAKE_FD(fd);
@@ -285,18 +287,18 @@ static int check_sizes(const struct snapshot *s, struct ic_error *error)
     return 0;
 }
 
-/* Its disk is the image's, by the path that it was started from. */
-static int check_image(const struct snapshot *s, struct ic_error *error)
+/* The root disk is not in it; it is opened by the path that the VM was started from. */
+static int check_disk(const struct snapshot *s, struct ic_error *error)
 {
     const struct record *vm = &s->vm;
 
-    if (!vm->image_digest[0] || !vm->rootfs_path || access(vm->rootfs_path, F_OK) == 0 || errno != ENOENT)
+    if (!vm->rootfs_path || access(vm->rootfs_path, F_OK) == 0 || errno != ENOENT)
         return 0;
     return ic_fail(error, IC_ERR_NOT_FOUND,
-            "%s %s: its image %s (%.12s) was removed, and only the very same can take its place (%s); without it, "
+            "%s %s: its root disk %s%s%s is not there any more, and only the very same can take its place; without it, "
             "'ironclaw %s rm %s'",
-            snapshot_kind(s->store), s->name, vm->image, vm->image_digest, vm->rootfs_path, snapshot_kind(s->store),
-            s->name);
+            snapshot_kind(s->store), s->name, vm->rootfs_path, vm->image[0] ? ", of image " : "", vm->image,
+            snapshot_kind(s->store), s->name);
 }
 
 /* The manifest, and where the parts are. */
@@ -348,7 +350,7 @@ int snapshot_open(enum store_kind store, const char *name, const struct progress
         return r;
     r = check_sizes(&s, error);
     if (r == 0)
-        r = check_image(&s, error);
+        r = check_disk(&s, error);
     if (r == 0 && !stamp_holds(&s)) {
         r = check_digests(&s, progress, error);
         if (r == 0)
@@ -603,15 +605,6 @@ int snapshot_remove(enum store_kind store, const char *name, struct ic_error *er
 int ic_snapshot_list(struct ic_snapshot_info **ret, size_t *ret_count, struct ic_error *error)
 {
     return snapshot_list(STORE_SNAPSHOTS, ret, ret_count, error);
-}
-
-int ic_snapshot_remove(const char *name, struct ic_error *error)
-{
-    int r = snapshot_remove(STORE_SNAPSHOTS, name, error);
-
-    if (r == 0)
-        store_collect(STORE_IMAGES); /* its own, perhaps */
-    return r;
 }
 
 int ic_snapshot_verify(const char *name, ic_progress_fn progress, void *userdata, struct ic_error *error)
