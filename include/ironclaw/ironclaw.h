@@ -19,7 +19,9 @@
  *   Threads: a handle is used by one thread at a time; different handles are independent. ic_exec_resize,
  *   ic_exec_signal and ic_exec_cancel may be called from any thread and from signal handlers.
  *   State lives in directories (see ic_paths), shared with other processes: no daemon, and a VM outlives the handle.
- *   Structs with a `size` member: set it to sizeof, or use their init function; zero means the default everywhere.
+ *   Structs with a `size` member: set it to sizeof; zero means the default in all else, but for struct ic_vm_config and
+ *   struct ic_exec_options, which have init functions (0 is a descriptor, and a profile of system calls).
+ *   Pointers must not be NULL where that is not said.
  *   On systems other than Linux every function that needs a VM returns -IC_ERR_UNSUPPORTED.
  */
 #ifndef IRONCLAW_H
@@ -124,10 +126,12 @@ struct ic_vm_config {
     uint32_t max_disk_mib_per_s, max_disk_ops_per_s;
     char **env; /* NAME=value, for each command; NULL-terminated or NULL */
     size_t env_count;
-    char *user;          /* for each command; NULL: the image's */
-    bool tied_to_caller; /* not in JSON: the VM ends when the thread that spawned it ends */
-    bool keep;           /* not in JSON: ic_vm_info says so; `ironclaw stop` keeps the record's logs until rm */
-    bool cold_start;     /* boot, though there is a template to start from */
+    char *user; /* for each command; NULL: the image's */
+    /* Not in JSON: the VM ends when the thread that spawned it ends, or, taken from a pool, the process. Freeing its
+     * handle does not end it; a descriptor stays open for it until then. */
+    bool tied_to_caller;
+    bool keep;       /* not in JSON: ic_vm_info says so; `ironclaw stop` keeps the record's logs until rm */
+    bool cold_start; /* boot, though there is a template to start from */
     /* Not in JSON: told what takes long, which is the making of a template. As for images below. */
     int (*progress)(void *userdata, const char *what, uint64_t done, uint64_t total);
     void *progress_userdata;
@@ -182,9 +186,10 @@ struct ic_vm_info {
 
 /* A VM with the default configuration, named task_id. Returns when it is ready. */
 IC_API int ic_spawn_vm(const char *task_id, ic_vm **ret_vm, struct ic_error *error);
-/* A signal handler of the caller that interrupts one of its waits (EINTR; install it without SA_RESTART) cancels it:
+/* A signal handler of the caller, with SA_RESTART or without, that interrupts its wait for the guest cancels it:
  * everything is cleaned up and -IC_ERR_CANCELLED returned. So do the calls below that wait for the guest, except
- * ic_exec_wait, which goes on: handlers use ic_exec_signal and ic_exec_cancel. */
+ * ic_exec_wait, which goes on: handlers use ic_exec_signal and ic_exec_cancel. A signal between two waits does not; a
+ * program with timers or children of its own blocks their signals meanwhile. */
 IC_API int ic_spawn_vm_with_config(const struct ic_vm_config *config, ic_vm **ret_vm, struct ic_error *error);
 /* A VM that runs already; a unique prefix of its id is enough. */
 IC_API int ic_open_vm(const char *vm_id, ic_vm **ret_vm, struct ic_error *error);
@@ -296,7 +301,7 @@ struct ic_exec_options {
     uint32_t max_output_bytes; /* 0: the VM's */
     bool no_max_output;        /* none, though the VM has one */
     /* Borrowed; -1 means none. stdin: nothing is read without it. The caller's file flags are left as they are. When an
-     * output's reader is gone (EPIPE), the command gets SIGPIPE and the rest of that output is dropped. */
+     * output's reader is gone (EPIPE), the command is ended as by SIGPIPE, with what it would write to the other. */
     int stdin_fd, stdout_fd, stderr_fd;
 };
 
@@ -345,7 +350,7 @@ struct ic_copy_options {
     void *userdata;
 };
 struct ic_copy_result {
-    size_t size; /* the caller's sizeof */
+    size_t size;                      /* the caller's sizeof */
     uint64_t entries, bytes, skipped; /* skipped: sockets, devices, fifos, trees of the kernel's, what can't be read */
     char first_skipped[512];          /* the first one and why, or "" */
 };

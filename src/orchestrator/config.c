@@ -146,6 +146,8 @@ static int set_string(struct ic_vm_config *config, const struct key *key, const 
         return ic_fail(error, IC_ERR_INVALID, "%s: longer than %u bytes", key->name, CONFIG_MAX_STRING);
     if (value[0] == '\0')
         return ic_fail(error, IC_ERR_INVALID, "%s: is empty; leave the key out to have the default", key->name);
+    if (!is_utf8(value))
+        return ic_fail(error, IC_ERR_INVALID, "%s: is not UTF-8", key->name);
     copy = strdup(value);
     if (!copy)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
@@ -445,8 +447,8 @@ static int apply_own(json_t *root, const char *document, struct ic_error *error)
             continue;
         if (is_users_own(document))
             r = own[i].check(value, error);
-        else if (path_of(IC_PATH_CONFIG, &path, NULL) < 0)
-            r = -IC_ERR_INVALID;
+        else
+            r = path_of(IC_PATH_CONFIG, &path, error);
         if (path)
             return ic_fail(error, IC_ERR_INVALID, "%s: are your own configuration's, %.300s, and of no other file",
                     own[i].name, path);

@@ -52,7 +52,7 @@ static int on_progress(void *userdata, uint64_t bytes, uint64_t entries)
 
 static void copy_deinit(struct copy *copy)
 {
-    fd_close(copy->fd);
+    session_close(copy->fd);
     wire_reader_deinit(&copy->reader);
     record_deinit(&copy->record);
 }
@@ -82,6 +82,17 @@ static int copy_open(struct copy *copy, ic_vm *vm, enum wire_session kind, struc
     return session_open(&copy->record, kind, &request, deadline_after_ms(SESSION_CONNECT_TIMEOUT_MS), &copy->fd, error);
 }
 
+/* The message may have the errno's text already. */
+static int fail_saying(const struct copy *copy, int r, const char *message, struct ic_error *error)
+{
+    const char *why = strerror(-r);
+    size_t len = strlen(message), tail = strlen(why) + 2;
+
+    if (len > tail && strcmp(message + len - tail + 2, why) == 0 && memcmp(message + len - tail, ": ", 2) == 0)
+        len -= tail;
+    return ic_fail_errno(error, r, "%s: %.*s", copy->doing, (int)len, message);
+}
+
 static int copy_result(
         struct copy *copy, int r, const struct transfer_result *t, struct ic_copy_result *ret, struct ic_error *error)
 {
@@ -99,7 +110,7 @@ static int copy_result(
     if (r == -ECONNRESET || r == -EPIPE || r == -EPROTO || r == -EBADMSG || r == -EMSGSIZE || r == -ETIMEDOUT)
         return session_fail(&copy->record, r, copy->doing, error);
     if (r < 0 && t->message[0])
-        return ic_fail_errno(error, r, "%s: %s", copy->doing, t->message);
+        return fail_saying(copy, r, t->message, error);
     if (r < 0)
         return ic_fail_errno(error, r, "%s of %s", copy->doing, copy->host_path);
     if (!ret)

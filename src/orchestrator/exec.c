@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -30,6 +31,7 @@
 #include "orchestrator/sink.h"
 #include "orchestrator/vm.h"
 
+#define SIGNAL_MAX            64 /* as the protocol has it */
 #define KILL_GRACE_MS         2000u
 #define BACKSTOP_MS           10000u /* beyond a command's timeout and grace, when the guest does not keep them itself */
 #define STARTED_MS            120000u /* a guest that thrashes is slow, one that never answers is broken */
@@ -65,7 +67,8 @@ struct ic_exec {
     uint64_t output_left; /* until max_output_bytes */
     uint32_t max_output;  /* 0: none */
     bool over_output;     /* what is written now is the last */
-    bool cancelled, waited;
+    atomic_bool cancelled;
+    bool waited;
 };
 
 void ic_exec_options_init(struct ic_exec_options *options)
@@ -263,12 +266,13 @@ void ic_exec_resize(ic_exec *exec, uint16_t rows, uint16_t cols)
 
 void ic_exec_signal(ic_exec *exec, int signo)
 {
-    if (signo > 0 && signo <= UINT8_MAX)
+    if (signo > 0 && signo <= SIGNAL_MAX)
         wake(exec, WAKE_SIGNAL, (uint16_t)signo, 0);
 }
 
 void ic_exec_cancel(ic_exec *exec)
 {
+    atomic_store(&exec->cancelled, true); /* the pipe may be full of other wishes */
     wake(exec, WAKE_CANCEL, 0, 0);
 }
 
@@ -281,11 +285,9 @@ static void take_wakes(ic_exec *exec)
     struct wake w;
 
     while (read(exec->wake_r, &w, sizeof(w)) == (ssize_t)sizeof(w)) {
-        if (w.kind == WAKE_CANCEL)
-            exec->cancelled = true;
-        else if (w.kind == WAKE_RESIZE)
+        if (w.kind == WAKE_RESIZE)
             wire_put_resize(&exec->sending, w.a, w.b);
-        else
+        else if (w.kind == WAKE_SIGNAL)
             wire_put_signal(&exec->sending, (uint8_t)w.a);
     }
 }
@@ -526,7 +528,7 @@ static int pump_once(ic_exec *exec, struct ic_exec_result *ret, struct ic_error 
         return fail_lost(exec, -ECONNRESET, "output that nobody reads", ret, error);
     if (p[0].revents)
         take_wakes(exec);
-    if (exec->cancelled)
+    if (atomic_load(&exec->cancelled))
         return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': the command was cancelled", exec->record.vm_id);
     if (p[3].revents)
         return write_some(exec, ret, error);
@@ -597,7 +599,7 @@ int ic_exec_wait(ic_exec *exec, struct ic_exec_result *ret, struct ic_error *err
     } while (r == PUMP_MORE);
     unblock_sigpipe(&old, pending);
     /* The agent ends a command whose session is gone. */
-    fd_close(exec->sock);
+    session_close(exec->sock);
     exec->sock = -1;
     if (r < 0)
         return r;
@@ -610,7 +612,7 @@ void ic_exec_free(ic_exec *exec)
 {
     if (!exec)
         return;
-    fd_close(exec->sock);
+    session_close(exec->sock);
     fd_close(exec->wake_r);
     fd_close(exec->wake_w);
     wire_reader_deinit(&exec->reader);

@@ -20,18 +20,19 @@
 #include "base/fd.h"
 #include "jail/seccomp.h"
 
-#define STAT_MAX    4096u
-#define STAT_PARENT 4 /* fields of /proc/PID/stat, proc(5) */
-#define STAT_FLAGS  9
-#define STAT_UTIME  14
-#define STAT_STIME  15
-#define STAT_START  22
-#define STAT_SIGNAL 31
-#define ENDING      0x404u /* PF_EXITING, PF_SIGNALED of the kernel */
-#define KILL_WAITS  (1ull << (SIGKILL - 1))
-#define ENVIRON_MAX (128u << 10)
-#define NOFILE_WANT 4096u
-#define ENDED_MAX   64u
+#define EXEC_LOOK_MS 20u
+#define STAT_MAX     4096u
+#define STAT_PARENT  4 /* fields of /proc/PID/stat, proc(5) */
+#define STAT_FLAGS   9
+#define STAT_UTIME   14
+#define STAT_STIME   15
+#define STAT_START   22
+#define STAT_SIGNAL  31
+#define ENDING       0x404u /* PF_EXITING, PF_SIGNALED of the kernel */
+#define KILL_WAITS   (1ull << (SIGKILL - 1))
+#define ENVIRON_MAX  (128u << 10)
+#define NOFILE_WANT  4096u
+#define ENDED_MAX    64u
 
 int process_stat_parse(const char *text, struct process_stat *ret)
 {
@@ -151,6 +152,37 @@ static int look_at(const struct process_id *p, bool *ret_doomed)
     if (stat.parent == getpid())
         reap_zombie(p);
     return -ESRCH;
+}
+
+/* What process_spawn() started and nobody has seen end. A VM may end by another program's hand, which takes its record
+ * away, and nobody would look at these again. */
+static pthread_mutex_t children_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct process_id *children;
+static size_t children_count;
+
+static void note_child(const struct process_id *p)
+{
+    struct process_id *grown;
+
+    pthread_mutex_lock(&children_lock);
+    grown = realloc(children, (children_count + 1) * sizeof(*grown));
+    if (grown) {
+        children = grown;
+        children[children_count++] = *p;
+    }
+    pthread_mutex_unlock(&children_lock);
+}
+
+void process_reap_children(void)
+{
+    pthread_mutex_lock(&children_lock);
+    for (size_t i = 0; i < children_count;) {
+        if (process_alive(&children[i]))
+            i++;
+        else
+            children[i] = children[--children_count];
+    }
+    pthread_mutex_unlock(&children_lock);
 }
 
 bool process_alive(const struct process_id *p)
@@ -433,16 +465,44 @@ _noreturn_ static void child_main(const struct child *c, struct child_status *st
     _exit(127);
 }
 
-static int wait_for_exec(int status_fd, int pidfd, struct child_status *ret)
+/* Its name is this thread's until execve gives it another. */
+static bool has_another_name(pid_t pid)
+{
+    char path[64], name[32] = "", mine[32] = "";
+    _cleanup_(fd_closep) int fd = -1;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, name, sizeof(name) - 1) <= 0 || prctl(PR_GET_NAME, mine) < 0)
+        return false;
+    name[strcspn(name, "\n")] = '\0';
+    return strcmp(name, mine) != 0;
+}
+
+/* execve closes the other end; but when another thread of this program forked meanwhile, that child has it, too. */
+static int read_second(int status_fd, pid_t pid, struct child_status *ret)
+{
+    for (;;) {
+        int r = fd_wait(status_fd, POLLIN, deadline_after_ms(EXEC_LOOK_MS));
+
+        if (r == -ETIMEDOUT && !has_another_name(pid))
+            continue;
+        if (r == -ETIMEDOUT)
+            return -ECONNRESET;
+        return r < 0 ? r : fd_read_all(status_fd, ret, sizeof(*ret), DEADLINE_NEVER);
+    }
+}
+
+static int wait_for_exec(int status_fd, pid_t pid, int pidfd, struct child_status *ret)
 {
     struct child_status again;
     siginfo_t info;
     int r = fd_read_all(status_fd, ret, sizeof(*ret), DEADLINE_NEVER);
 
     if (r == 0 && ret->error == 0) {
-        r = fd_read_all(status_fd, &again, sizeof(again), DEADLINE_NEVER);
+        r = read_second(status_fd, pid, &again);
         if (r == -ECONNRESET)
-            return 0; /* closed by execve */
+            return 0;
         ret->error = r == 0 ? again.error : r;
     }
     (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
@@ -486,7 +546,7 @@ static int spawn_child(struct child *c, struct process_id *ret, int *ret_pidfd, 
         return (int)pid;
     fd_close(status_w);
     status_w = -1;
-    r = wait_for_exec(status_r, pidfd, status);
+    r = wait_for_exec(status_r, pid, pidfd, status);
     if (r < 0)
         return r;
     r = process_identify(pid, ret);
@@ -495,6 +555,7 @@ static int spawn_child(struct child *c, struct process_id *ret, int *ret_pidfd, 
         (void)waitid(P_PIDFD, (id_t)pidfd, &(siginfo_t){0}, WEXITED);
         return r;
     }
+    note_child(ret);
     *ret_pidfd = TAKE_FD(pidfd);
     return 0;
 }

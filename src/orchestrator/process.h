@@ -93,6 +93,9 @@ struct process_options {
  */
 int process_spawn(const struct process_options *options, struct process_id *ret, int *ret_pidfd);
 
+/* Waits for those that have ended of what process_spawn() started, so that they are no zombies. */
+void process_reap_children(void);
+
 /* How a process that we started ended, for people: "with status 1", "by signal 9 (Killed)", or "" when that can't be
  * told (any more). *ret_failed is false for status 0. It stays to be reaped. */
 void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed);

@@ -357,6 +357,7 @@ int table_reap(struct ic_error *error)
     char **ids = NULL;
     int r = table_ids(&ids, &count, error), result = 0;
 
+    process_reap_children();
     if (r < 0)
         return r;
     if (count > 0)

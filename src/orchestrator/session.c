@@ -28,6 +28,13 @@
 #define TIME_TRIES      20
 #define TIME_WAIT_US    500000u /* on a host that is short of processors; with all tries */
 
+void session_close(int fd)
+{
+    if (fd >= 0)
+        (void)shutdown(fd, SHUT_RDWR);
+    fd_close(fd);
+}
+
 int session_wait(int fd, short events, uint64_t deadline)
 {
     struct pollfd p = {.fd = fd, .events = events};

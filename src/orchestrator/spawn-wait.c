@@ -200,9 +200,11 @@ static int wait_once(
     };
     int ms = deadline_poll_ms(deadline), most = s->plan.for_template ? FROZEN_POLL_MS : s->limited ? -1 : LIMIT_POLL_MS;
     const struct progress progress = {.fn = s->config.progress, .userdata = s->config.progress_userdata};
+    bool interrupted;
     int n, r;
 
     n = poll(p, ARRAY_SIZE(p), most < 0 || (ms >= 0 && ms < most) ? ms : most);
+    interrupted = n < 0 && errno == EINTR;
     spawn_limit_logs(s, false);
     if (s->plan.for_template && n == 0) {
         *ret_ready = frozen_on_console(s);
@@ -210,7 +212,7 @@ static int wait_once(
         if (r < 0 || *ret_ready)
             return r;
     }
-    if (n < 0 && errno == EINTR)
+    if (interrupted)
         return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': cancelled by a signal while it booted", s->record.vm_id);
     if (n < 0)
         return ic_fail_errno(error, -errno, "poll");

@@ -26,8 +26,10 @@
 
 void table_entry_deinit(struct table_entry *entry)
 {
-    if (entry->dir && entry->lock_fd >= 0)
+    if (entry->dir && entry->lock_fd >= 0) {
+        (void)flock(entry->lock_fd, LOCK_UN); /* a fork of the program that we are in may have the descriptor, too */
         fd_close(entry->lock_fd);
+    }
     free(entry->dir);
     *entry = (struct table_entry){.lock_fd = -1};
 }

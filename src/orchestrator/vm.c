@@ -82,10 +82,36 @@ int ic_open_vm(const char *vm_id, ic_vm **ret_vm, struct ic_error *error)
     return r;
 }
 
+/* A VM that crashed and could not be settled, since its record can't be written. */
+static void tell_the_truth(struct record *record)
+{
+    if ((record->state != IC_VM_READY && record->state != IC_VM_PAUSED) || table_healthy(record))
+        return;
+    record->state = IC_VM_FAILED;
+    record->monitor = record->vsock = (struct process_id){0};
+    (void)snprintf(record->failure, sizeof(record->failure), "its processes ended; it could not be cleaned up yet");
+}
+
+/* As it is, and not as it was when a command last looked. */
+static int read_now(struct record *ret, const char *vm_id, struct ic_error *error)
+{
+    int r = table_read(ret, vm_id, error);
+
+    if (r < 0 || table_healthy(ret))
+        return r;
+    record_deinit(ret);
+    *ret = (struct record){0};
+    (void)table_reap(NULL);
+    r = table_read(ret, vm_id, error);
+    if (r == 0)
+        tell_the_truth(ret);
+    return r;
+}
+
 int ic_vm_info(ic_vm *vm, struct ic_vm_info *ret, struct ic_error *error)
 {
     _cleanup_(record_deinitp) struct record record = {0};
-    int r = table_read(&record, vm->vm_id, error);
+    int r = read_now(&record, vm->vm_id, error);
 
     if (r == 0)
         record_to_info(&record, ret);
@@ -99,15 +125,6 @@ static int compare_age(const void *a, const void *b)
     if (x->created_unix_ms != y->created_unix_ms)
         return x->created_unix_ms < y->created_unix_ms ? -1 : 1;
     return strcmp(x->vm_id, y->vm_id);
-}
-
-/* A VM that crashed and could not be settled, since its record can't be written. */
-static void tell_the_truth(struct record *record)
-{
-    if ((record->state != IC_VM_READY && record->state != IC_VM_PAUSED) || table_healthy(record))
-        return;
-    record->state = IC_VM_FAILED;
-    (void)snprintf(record->failure, sizeof(record->failure), "its processes ended; it could not be cleaned up yet");
 }
 
 int ic_list_vms(struct ic_vm_info **ret, size_t *ret_count, struct ic_error *error)
@@ -143,7 +160,7 @@ int ic_list_vms(struct ic_vm_info **ret, size_t *ret_count, struct ic_error *err
 int ic_vm_inspect_json(ic_vm *vm, char **ret, struct ic_error *error)
 {
     _cleanup_(record_deinitp) struct record record = {0};
-    int r = table_read(&record, vm->vm_id, error);
+    int r = read_now(&record, vm->vm_id, error);
     _cleanup_(freep) char *dir = NULL;
     char *text;
     json_t *root;

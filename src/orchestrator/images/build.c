@@ -323,6 +323,8 @@ int image_build(const struct ic_image_build_options *options, bool *ret_built, s
     const char *kind;
     int r = load_recipe(name, &recipe, error);
 
+    if (options->size != 0 && options->size != sizeof(*options))
+        return ic_fail(error, IC_ERR_INVALID, "image build options: size must be that of the structure");
     if (r == 0)
         r = store_lock_build(STORE_IMAGES, &progress, &lock_fd, error);
     if (r != 0)

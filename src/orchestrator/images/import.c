@@ -330,6 +330,8 @@ int image_import(const char *path, const struct ic_image_import_options *options
     bool made;
     int r;
 
+    if (options->size != 0 && options->size != sizeof(*options))
+        return ic_fail(error, IC_ERR_INVALID, "image import options: size must be that of the structure");
     if (!options->name || !path_image_name_ok(options->name))
         return ic_fail(error, IC_ERR_INVALID,
                 "image name '%.128s': use a-z, 0-9, '.', '_', '-', at most 64, and perhaps ':tag'",

@@ -77,6 +77,7 @@ int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic
     struct spawn_plan plan = {.restore = true};
     struct snapshot from;
     struct ic_vm_config config;
+    ic_vm *vm = NULL;
     char origin[128];
     int r;
 
@@ -101,17 +102,18 @@ int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic
             r = ic_vm_config_set(&config, "vm_id", options->vm_id, error);
     }
     if (r == 0)
-        r = spawn_vm(&config, &plan, ret_vm, error);
+        r = spawn_vm(&config, &plan, &vm, error);
     if (r == 0) {
         r = progress_report(&progress, "starting the VM", 0, 0, error);
         if (r < 0) {
-            int destroyed = ic_destroy_vm(*ret_vm, error);
+            int destroyed = ic_destroy_vm(vm, error);
 
             r = destroyed < 0 ? destroyed : r; /* it is still there, which matters more */
-            ic_vm_free(*ret_vm);
-            *ret_vm = NULL;
+            ic_vm_free(vm);
         }
     }
+    if (r == 0)
+        *ret_vm = vm;
     ic_vm_config_deinit(&config);
     snapshot_deinit(&from);
     return r;
