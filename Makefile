@@ -122,6 +122,7 @@ install: build ## PREFIX=/usr/local, DESTDIR=
 		'import json,sys; print(*(o["value"] for o in json.load(sys.stdin) if o["name"] == "prefix"))')" = "$(PREFIX)" ] \
 		|| meson configure $(BUILD) -Dprefix=$(PREFIX)
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --quiet
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" != 0 ] || ldconfig # so that other programs find the library
 
 lint: ## clang-format, clang-tidy, clang build, shellcheck
 	@scripts/setup dev

@@ -79,6 +79,8 @@ static void put_row(struct table *t, const struct ps_args *a, const struct ic_vm
         text_puts(&status, ic_vm_state_name(vm->state));
     if (vm->failure[0])
         text_printf(&status, a->no_trunc ? ": %s" : ": %.32s", vm->failure);
+    if (!a->no_trunc && strlen(vm->failure) > 32)
+        text_puts(&status, "...");
     text_printf(&image, a->no_trunc ? "%s" : "%.40s", vm->image);
     if (a->no_trunc && vm->image_digest[0])
         text_printf(&image, "@sha256:%s", vm->image_digest);

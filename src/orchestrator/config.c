@@ -640,6 +640,8 @@ static int validate_names(const struct ic_vm_config *config, struct ic_error *er
 {
     struct shown s;
 
+    if (config->vm_id && config->vm_id[0] == '-')
+        return ic_fail(error, IC_ERR_INVALID, "vm_id '%s': begins with '-', as options do", show(&s, config->vm_id));
     if (config->vm_id && !path_vm_id_ok(config->vm_id))
         return ic_fail(error, IC_ERR_INVALID, "vm_id '%s': must be 1 to %d of the characters a-z A-Z 0-9 _ -",
                 show(&s, config->vm_id), IC_VM_ID_MAX);

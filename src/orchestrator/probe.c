@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <poll.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +23,9 @@
 #include "orchestrator/paths.h"
 #include "orchestrator/process.h"
 
+#define NSSWITCH_MAX       65536
+#define SUBIDS_MAX         (1 << 20)
+#define SUBIDS_NEEDED      65536
 #define MEMORY_WANTED_MIB  512u
 #define DISK_WANTED_MIB    2048u
 #define VERSION_TIMEOUT_MS 5000u
@@ -260,6 +264,32 @@ static void check_tools(struct ic_host_report *report)
     }
 }
 
+/* subuid(5): name or uid, first, count. Other sources (subid in nsswitch.conf) are asked by those who use them. */
+static bool has_subordinate_ids(const char *path)
+{
+    _cleanup_(freep) char *text = NULL, *nsswitch = NULL;
+    const struct passwd *user = getpwuid(getuid());
+    const char *name = user ? user->pw_name : "";
+    char number[16], *save = NULL;
+
+    if (fd_read_file(AT_FDCWD, "/etc/nsswitch.conf", NSSWITCH_MAX, &nsswitch, NULL) == 0 &&
+            strstr(nsswitch, "\nsubid:"))
+        return true;
+    if (fd_read_file(AT_FDCWD, path, SUBIDS_MAX, &text, NULL) < 0)
+        return false;
+    (void)snprintf(number, sizeof(number), "%u", (unsigned)getuid());
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        size_t len = strcspn(line, ":");
+        const char *count = strrchr(line, ':');
+
+        if (((len == strlen(name) && strncmp(line, name, len) == 0) ||
+                    (len == strlen(number) && strncmp(line, number, len) == 0)) &&
+                count && strtol(count + 1, NULL, 10) >= SUBIDS_NEEDED)
+            return true;
+    }
+    return false;
+}
+
 static void check_userns(struct ic_host_report *report)
 {
     _cleanup_(freep) char *max = NULL, *clone = NULL;
@@ -273,6 +303,13 @@ static void check_userns(struct ic_host_report *report)
           strtol(max, NULL, 10) == 0 ||
           (fd_read_file(AT_FDCWD, "/proc/sys/kernel/unprivileged_userns_clone", 64, &clone, NULL) == 0 &&
                   clone[0] == '0');
+    if (!off && (!has_subordinate_ids("/etc/subuid") || !has_subordinate_ids("/etc/subgid"))) {
+        check(report, "user namespaces", IC_CHECK_WARNING,
+                "to build or import images as this user: usermod --add-subuids 100000-165535 --add-subgids "
+                "100000-165535 USER, as root, with a range that nobody else has",
+                "this user has no subordinate ids in /etc/subuid and /etc/subgid");
+        return;
+    }
     check(report, "user namespaces", off ? IC_CHECK_WARNING : IC_CHECK_OK,
             "to build images as this user: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000",
             "%s", off ? "are switched off" : "are available");

@@ -25,7 +25,8 @@
 #include "orchestrator/snapshots/template.h"
 #include "orchestrator/tail.h"
 
-#define LIMIT_POLL_MS  100 /* how long a guest may write its console without a limit */
+#define LIMIT_POLL_MS  100                    /* how long a guest may write its console without a limit */
+#define NO_MEMORY      "deadlocked on memory" /* the kernel's panic */
 #define AGENT_IS_OLDER "the kernel command line has a word that I don't understand: ironclaw."
 #define FROZEN_LOG_MAX (1u << 20) /* of a boot that goes well */
 #define FROZEN_POLL_MS 20
@@ -43,6 +44,7 @@ static int fail_boot(const struct spawn *s, enum ic_error_code code, const char 
         return ic_fail(error, code, "VM '%s': %s; last line of its console: %s%s", s->record.vm_id, what, console,
                 strstr(console, AGENT_IS_OLDER) ? "; its agent is older than this IronClaw: 'ironclaw image build' "
                                                   "makes the image anew"
+                : strstr(console, NO_MEMORY)    ? "; give it more with memory_mib (--memory)"
                                                 : "");
     return ic_fail(error, code, "VM '%s': %s; its monitor said: %s", s->record.vm_id, what, monitor);
 }
