@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -20,6 +21,16 @@ void fd_close(int fd)
     if (fd >= 0)
         (void)close(fd);
     errno = saved;
+}
+
+void fd_unlock(int fd)
+{
+    int saved = errno;
+
+    if (fd >= 0)
+        (void)flock(fd, LOCK_UN);
+    errno = saved;
+    fd_close(fd);
 }
 
 static int set_flag(int fd, int get, int set, int flag, bool on)

@@ -20,6 +20,13 @@ static inline void fd_closep(int *fd)
     fd_close(*fd);
 }
 
+/* The same of a descriptor with a flock on it, which ends also where a fork of the program has the descriptor, too. */
+void fd_unlock(int fd);
+static inline void fd_unlockp(int *fd)
+{
+    fd_unlock(*fd);
+}
+
 int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 

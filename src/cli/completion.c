@@ -161,7 +161,8 @@ static void bash_count(struct text *t, const struct cli_command *c)
 {
     bool values = false;
 
-    text_puts(t, "        for (( i = first; i < COMP_CWORD; i++ )); do\n            case ${COMP_WORDS[i]} in\n            ");
+    text_puts(t,
+            "        for (( i = first; i < COMP_CWORD; i++ )); do\n            case ${COMP_WORDS[i]} in\n            ");
     for (const struct cli_option *o = c->options; o->name; o++) {
         if (!o->metavar)
             continue;

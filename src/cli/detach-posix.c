@@ -54,6 +54,7 @@ static pid_t fork_handling(void)
     pid_t pid;
 
     hold_signals(&before);
+    (void)signal(SIGCHLD, SIG_DFL); /* ignored, as some shells leave it, there would be nobody to wait for */
     pid = fork();
     child = pid;
     handle(pid == 0 ? SIG_DFL : on_signal);

@@ -67,6 +67,7 @@ struct ic_exec {
     uint64_t output_left; /* until max_output_bytes */
     uint32_t max_output;  /* 0: none */
     bool over_output;     /* what is written now is the last */
+    pid_t owner;          /* a fork of it that frees its copy does not end the command */
     atomic_bool cancelled;
     bool waited;
 };
@@ -180,6 +181,7 @@ static int exec_new(ic_exec **ret, const char *vm_id, const struct ic_exec_optio
     if (!exec)
         return ic_fail(error, IC_ERR_NO_MEMORY, "out of memory");
     exec->sock = exec->wake_r = exec->wake_w = -1;
+    exec->owner = getpid();
     r = table_read(&exec->record, vm_id, error);
     if (r == 0 && pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
         r = ic_fail_errno(error, -errno, "pipe");
@@ -581,6 +583,14 @@ static void unblock_sigpipe(const sigset_t *old, bool was_pending)
     (void)pthread_sigmask(SIG_SETMASK, old, NULL);
 }
 
+static void end_session(const ic_exec *exec)
+{
+    if (exec->owner == getpid())
+        session_close(exec->sock);
+    else
+        fd_close(exec->sock);
+}
+
 int ic_exec_wait(ic_exec *exec, struct ic_exec_result *ret, struct ic_error *error)
 {
     struct ic_exec_result result = {.size = sizeof(result)};
@@ -599,7 +609,7 @@ int ic_exec_wait(ic_exec *exec, struct ic_exec_result *ret, struct ic_error *err
     } while (r == PUMP_MORE);
     unblock_sigpipe(&old, pending);
     /* The agent ends a command whose session is gone. */
-    session_close(exec->sock);
+    end_session(exec);
     exec->sock = -1;
     if (r < 0)
         return r;
@@ -612,7 +622,7 @@ void ic_exec_free(ic_exec *exec)
 {
     if (!exec)
         return;
-    session_close(exec->sock);
+    end_session(exec);
     fd_close(exec->wake_r);
     fd_close(exec->wake_w);
     wire_reader_deinit(&exec->reader);

@@ -76,6 +76,10 @@ static int is_other(const char *kind, const char *name, const char *digest, void
 {
     const struct question *q = userdata;
 
+    if (!digest[0] && !q->named)
+        return ic_fail(error, IC_ERR_STATE,
+                "image %.128s: %s '%s' can't be read, and may need it; 'ironclaw %s rm %s' removes that", q->image,
+                kind, name, kind, name);
     if (strcmp(digest, q->object) != 0)
         return 0;
     if (q->named)
@@ -118,10 +122,9 @@ int ic_image_import(const char *path, const struct ic_image_import_options *opti
 
 int ic_image_remove(const char *name, bool force, struct ic_error *error)
 {
-    int r = image_remove(name, force ? NULL : is_unused, error);
+    int r = image_remove(name, force ? NULL : is_unused, force ? NULL : needed, error);
 
-    if (r == 0)
-        images_collect();
+    images_collect(); /* also of a digest of which only some names could be removed */
     return r;
 }
 

@@ -20,7 +20,8 @@
 #include "base/fd.h"
 #include "jail/seccomp.h"
 
-#define EXEC_LOOK_MS 20u
+#define EXEC_LOOK_MS 20
+#define NAME_SIZE    32
 #define STAT_MAX     4096u
 #define STAT_PARENT  4 /* fields of /proc/PID/stat, proc(5) */
 #define STAT_FLAGS   9
@@ -173,16 +174,23 @@ static void note_child(const struct process_id *p)
     pthread_mutex_unlock(&children_lock);
 }
 
+/* The lock is not held while they are looked at: a fork of the program meanwhile would find it locked for ever. */
 void process_reap_children(void)
 {
+    struct process_id *list;
+    size_t count;
+
     pthread_mutex_lock(&children_lock);
-    for (size_t i = 0; i < children_count;) {
-        if (process_alive(&children[i]))
-            i++;
-        else
-            children[i] = children[--children_count];
-    }
+    list = children;
+    count = children_count;
+    children = NULL;
+    children_count = 0;
     pthread_mutex_unlock(&children_lock);
+    for (size_t i = 0; i < count; i++) {
+        if (process_alive(&list[i]))
+            note_child(&list[i]);
+    }
+    free(list);
 }
 
 bool process_alive(const struct process_id *p)
@@ -465,42 +473,64 @@ _noreturn_ static void child_main(const struct child *c, struct child_status *st
     _exit(127);
 }
 
-/* Its name is this thread's until execve gives it another. */
-static bool has_another_name(pid_t pid)
+static void read_name(pid_t pid, char ret[NAME_SIZE])
 {
-    char path[64], name[32] = "", mine[32] = "";
     _cleanup_(fd_closep) int fd = -1;
+    char path[64];
 
+    memset(ret, 0, NAME_SIZE);
     (void)snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
     fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || read(fd, name, sizeof(name) - 1) <= 0 || prctl(PR_GET_NAME, mine) < 0)
-        return false;
-    name[strcspn(name, "\n")] = '\0';
-    return strcmp(name, mine) != 0;
+    if (fd >= 0 && read(fd, ret, NAME_SIZE - 1) < 0)
+        ret[0] = '\0';
 }
 
-/* execve closes the other end; but when another thread of this program forked meanwhile, that child has it, too. */
-static int read_second(int status_fd, pid_t pid, struct child_status *ret)
+/* Until there is something to read, or the child has ended: -ECONNRESET. */
+static int wait_status(int status_fd, int pidfd, int ms)
 {
-    for (;;) {
-        int r = fd_wait(status_fd, POLLIN, deadline_after_ms(EXEC_LOOK_MS));
+    struct pollfd p[] = {{.fd = status_fd, .events = POLLIN}, {.fd = pidfd, .events = POLLIN}};
+    int n;
 
-        if (r == -ETIMEDOUT && !has_another_name(pid))
-            continue;
+    do
+        n = poll(p, ARRAY_SIZE(p), ms);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return n < 0 ? -errno : -ETIMEDOUT;
+    return p[0].revents ? 0 : -ECONNRESET;
+}
+
+/*
+ * execve closes the other end; but when another thread of this program forked meanwhile, that child has it, too. Then
+ * the name tells, which execve changes.
+ */
+static int read_second(int status_fd, pid_t pid, int pidfd, struct child_status *ret)
+{
+    char before[NAME_SIZE], now[NAME_SIZE];
+    int r;
+
+    read_name(pid, before);
+    do {
+        r = wait_status(status_fd, pidfd, EXEC_LOOK_MS);
         if (r == -ETIMEDOUT)
-            return -ECONNRESET;
-        return r < 0 ? r : fd_read_all(status_fd, ret, sizeof(*ret), DEADLINE_NEVER);
-    }
+            read_name(pid, now);
+    } while (r == -ETIMEDOUT && strcmp(before, now) == 0);
+    if (r == -ETIMEDOUT)
+        return -ECONNRESET;
+    if (r == -ECONNRESET)
+        return -EIO; /* it ended before it was the program, or right after */
+    return r < 0 ? r : fd_read_all(status_fd, ret, sizeof(*ret), DEADLINE_NEVER);
 }
 
 static int wait_for_exec(int status_fd, pid_t pid, int pidfd, struct child_status *ret)
 {
     struct child_status again;
     siginfo_t info;
-    int r = fd_read_all(status_fd, ret, sizeof(*ret), DEADLINE_NEVER);
+    int r = wait_status(status_fd, pidfd, -1);
 
+    if (r == 0)
+        r = fd_read_all(status_fd, ret, sizeof(*ret), DEADLINE_NEVER);
     if (r == 0 && ret->error == 0) {
-        r = read_second(status_fd, pid, &again);
+        r = read_second(status_fd, pid, pidfd, &again);
         if (r == -ECONNRESET)
             return 0;
         ret->error = r == 0 ? again.error : r;
@@ -588,14 +618,18 @@ int process_spawn(const struct process_options *o, struct process_id *ret, int *
     return r;
 }
 
-void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed)
+void process_describe_end(int pidfd, const struct process_id *p, char *dst, size_t size, bool *ret_failed)
 {
     siginfo_t info = {0};
 
     dst[0] = '\0';
     *ret_failed = true;
-    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
+    if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | WNOWAIT) < 0) {
+        if (!p || !process_how_ended(p, &info.si_code, &info.si_status)) /* another thread has reaped it */
+            return;
+    } else if (info.si_pid == 0) {
         return;
+    }
     if (info.si_code == CLD_EXITED) {
         (void)snprintf(dst, size, "with status %d", info.si_status);
         *ret_failed = info.si_status != 0;

@@ -97,8 +97,9 @@ int process_spawn(const struct process_options *options, struct process_id *ret,
 void process_reap_children(void);
 
 /* How a process that we started ended, for people: "with status 1", "by signal 9 (Killed)", or "" when that can't be
- * told (any more). *ret_failed is false for status 0. It stays to be reaped. */
-void process_describe_end(int pidfd, char *dst, size_t size, bool *ret_failed);
+ * told (any more). *ret_failed is false for status 0. `p` may be NULL; with it also when another thread has reaped it.
+ */
+void process_describe_end(int pidfd, const struct process_id *p, char *dst, size_t size, bool *ret_failed);
 
 /* Limits the size of every file that the process writes from now on; a full log is then just cut off. It can be raised
  * again up to `ceiling`, by us as by the process itself, or, with 0, by nobody. */

@@ -147,7 +147,7 @@ int table_settle(struct table_entry *entry, struct record *record, struct ic_err
 static int reap_recordless(const char *vm_id, struct ic_error *error)
 {
     _cleanup_(freep) char *vms = NULL, *dir = NULL, *run_dir = NULL;
-    _cleanup_(fd_closep) int claim_fd = -1;
+    _cleanup_(fd_unlockp) int claim_fd = -1;
     struct table_entry entry = {.lock_fd = -1};
     struct record record = {0};
     int r;
@@ -322,7 +322,7 @@ static int reap_run_dir(int run_fd, const char *vm_id, struct ic_error *error)
 static int reap_run_dirs(struct ic_error *error)
 {
     _cleanup_(freep) char *run = NULL;
-    _cleanup_(fd_closep) int claim_fd = -1;
+    _cleanup_(fd_unlockp) int claim_fd = -1;
     char target[TARGET_SIZE];
     struct dirent *item;
     DIR *dir;
@@ -357,7 +357,6 @@ int table_reap(struct ic_error *error)
     char **ids = NULL;
     int r = table_ids(&ids, &count, error), result = 0;
 
-    process_reap_children();
     if (r < 0)
         return r;
     if (count > 0)
@@ -373,6 +372,7 @@ int table_reap(struct ic_error *error)
     }
     share_end(&share);
     table_free_ids(ids, count);
+    process_reap_children(); /* after their VMs, which are asked how they ended */
     confine_end_orphans();
     pool_reap();
     store_sweep(STORE_TEMPLATES);

@@ -11,10 +11,10 @@
 #define SESSION_CONNECT_TIMEOUT_MS 10000u
 #define SESSION_HELD               "held" /* beside the record, and locked: the VM is being saved, and answers nobody */
 
-/* As fd_wait, but a signal handler's interruption is -EINTR. */
 /* Ends a session, also where a fork of the program that we are in has the descriptor, too. -1: nothing. */
 void session_close(int fd);
 
+/* As fd_wait, but a signal handler's interruption is -EINTR. */
 int session_wait(int fd, short events, uint64_t deadline);
 
 /* Connects and sends HELLO with `request` (whole frames, may be empty) behind it, in one write; waits for a VM that is

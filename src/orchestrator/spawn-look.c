@@ -169,6 +169,8 @@ static int look_at_origin(struct spawn *s, struct ic_error *error)
     if (record->overlay_kind != IC_OVERLAY_TMPFS || record->overlay_path)
         return ic_fail(error, IC_ERR_CORRUPT, "%s %s: its manifest names a disk, which none has",
                 snapshot_kind(from->store), from->name);
+    if (record->image_digest[0]) /* until there is a record that says who needs it */
+        s->image.lock_fd = image_hold(record->image_digest);
     r = part_open_rootfs(record->rootfs_path, &s->start.rootfs_fd, error);
     if (r < 0)
         return r;

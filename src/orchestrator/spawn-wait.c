@@ -75,7 +75,7 @@ int spawn_fail_ended(const struct spawn *s, struct ic_error *error)
 
     if (spawn_fail_lifetime(s, error))
         return -IC_ERR_TIMEOUT;
-    process_describe_end(s->start.monitor.pidfd, how, sizeof(how), &failed);
+    process_describe_end(s->start.monitor.pidfd, &s->start.monitor.id, how, sizeof(how), &failed);
     (void)snprintf(what, sizeof(what), "its monitor process ended during the boot%s%s", failed && how[0] ? " " : "",
             failed ? how : "");
     if (failed && audit_violation(said, sizeof(said), s->entry.dir, &s->record))
@@ -108,7 +108,7 @@ static int fail_vsock_ended(const struct spawn *s, struct ic_error *error)
  * and makes another. */
 static void hang_up(struct spawn *s, struct wire_reader *reader)
 {
-    fd_close(s->ready_fd);
+    session_close(s->ready_fd);
     s->ready_fd = -1;
     wire_reader_deinit(reader);
     *reader = (struct wire_reader){0};
@@ -202,11 +202,10 @@ static int wait_once(
     };
     int ms = deadline_poll_ms(deadline), most = s->plan.for_template ? FROZEN_POLL_MS : s->limited ? -1 : LIMIT_POLL_MS;
     const struct progress progress = {.fn = s->config.progress, .userdata = s->config.progress_userdata};
-    bool interrupted;
-    int n, r;
+    int n, r, failed;
 
     n = poll(p, ARRAY_SIZE(p), most < 0 || (ms >= 0 && ms < most) ? ms : most);
-    interrupted = n < 0 && errno == EINTR;
+    failed = n < 0 ? errno : 0;
     spawn_limit_logs(s, false);
     if (s->plan.for_template && n == 0) {
         *ret_ready = frozen_on_console(s);
@@ -214,10 +213,10 @@ static int wait_once(
         if (r < 0 || *ret_ready)
             return r;
     }
-    if (interrupted)
+    if (failed == EINTR)
         return ic_fail(error, IC_ERR_CANCELLED, "VM '%s': cancelled by a signal while it booted", s->record.vm_id);
-    if (n < 0)
-        return ic_fail_errno(error, -errno, "poll");
+    if (failed)
+        return ic_fail_errno(error, -failed, "poll");
     if (deadline_poll_ms(deadline) == 0) { /* also when somebody keeps us busy */
         char what[96];
 

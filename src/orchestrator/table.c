@@ -26,10 +26,8 @@
 
 void table_entry_deinit(struct table_entry *entry)
 {
-    if (entry->dir && entry->lock_fd >= 0) {
-        (void)flock(entry->lock_fd, LOCK_UN); /* a fork of the program that we are in may have the descriptor, too */
-        fd_close(entry->lock_fd);
-    }
+    if (entry->dir)
+        fd_unlock(entry->lock_fd);
     free(entry->dir);
     *entry = (struct table_entry){.lock_fd = -1};
 }
@@ -166,7 +164,7 @@ int table_claim(
 {
     struct limits_usage usage;
     _cleanup_(freep) char *vms = NULL, *dir = NULL;
-    _cleanup_(fd_closep) int claim_fd = -1;
+    _cleanup_(fd_unlockp) int claim_fd = -1;
     int r;
 
     if ((r = path_in(&vms, error, IC_PATH_STATE, "vms")) < 0 || (r = vm_dir(&dir, record->vm_id, error)) < 0 ||
@@ -341,7 +339,7 @@ static int run_paths(const char *run_dir, char parent[PATH_SIZE], char link[PATH
 int table_make_run_dir(const struct table_entry *entry, struct record *record, struct ic_error *error)
 {
     const char *run_dir = record->run_dir;
-    _cleanup_(fd_closep) int claim_fd = -1;
+    _cleanup_(fd_unlockp) int claim_fd = -1;
     char parent[PATH_SIZE], link[PATH_SIZE];
     struct stat st;
     int r = run_paths(run_dir, parent, link);
@@ -468,7 +466,7 @@ int table_remove_claimed(struct table_entry *entry, const struct record *record,
 int table_remove(struct table_entry *entry, const struct record *record, struct ic_error *error)
 {
     _cleanup_(freep) char *vms = NULL;
-    _cleanup_(fd_closep) int claim_fd = -1;
+    _cleanup_(fd_unlockp) int claim_fd = -1;
     int r = path_in(&vms, error, IC_PATH_STATE, "vms");
 
     /* Once the directory's lock file is gone, reap may take the rest and somebody else the name: not before we are

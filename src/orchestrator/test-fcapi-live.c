@@ -215,7 +215,7 @@ static void sees_the_guest_end(void **state)
     (void)backend_ironclaw.start(&backend_ironclaw, &w.start, &error);
     assert_int_equal(fd_wait(w.start.monitor.pidfd, POLLIN, deadline_after_ms(WAIT_MS)), 0);
     expect_console(&w);
-    process_describe_end(w.start.monitor.pidfd, how, sizeof(how), &failed);
+    process_describe_end(w.start.monitor.pidfd, NULL, how, sizeof(how), &failed);
     assert_string_equal(how, "with status 0");
     assert_false(failed);
     world_deinit(&w);
@@ -255,7 +255,7 @@ static void sees_a_monitor_end(void **state)
     close(fd);
     assert_true(backend_ironclaw.start(&backend_ironclaw, &w.start, &error) < 0);
     assert_int_equal(fd_wait(w.start.monitor.pidfd, POLLIN, deadline_after_ms(WAIT_MS)), 0);
-    process_describe_end(w.start.monitor.pidfd, how, sizeof(how), &failed);
+    process_describe_end(w.start.monitor.pidfd, NULL, how, sizeof(how), &failed);
     assert_true(failed);
     assert_string_equal(how, "with status 1");
     assert_non_null(strstr(tail_monitor(line, sizeof(line), w.dir), "in use"));

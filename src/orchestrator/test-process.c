@@ -191,10 +191,10 @@ static void how(const char *script, char text[64], bool *ret_failed)
     struct process_id id;
 
     assert_int_equal(process_spawn(&o, &id, &pidfd), 0);
-    process_describe_end(pidfd, text, 64, ret_failed);
+    process_describe_end(pidfd, NULL, text, 64, ret_failed);
     assert_string_equal(text, ""); /* each script sleeps first */
     (void)fd_wait(pidfd, POLLIN, deadline_after_ms(5000));
-    process_describe_end(pidfd, text, 64, ret_failed);
+    process_describe_end(pidfd, NULL, text, 64, ret_failed);
     assert_false(process_alive(&id)); /* still there to be reaped */
     close(pidfd);
     close(null);

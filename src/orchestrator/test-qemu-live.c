@@ -155,7 +155,7 @@ static void expect_console(const struct world *w, const char *text)
             char how[64];
             bool failed;
 
-            process_describe_end(w->start.monitor.pidfd, how, sizeof(how), &failed);
+            process_describe_end(w->start.monitor.pidfd, NULL, how, sizeof(how), &failed);
             fail_msg("QEMU ended %s: %s", how, tail_monitor(line, sizeof(line), w->dir));
         }
         if (deadline_poll_ms(deadline) == 0)

@@ -97,7 +97,7 @@ static int read_now(struct record *ret, const char *vm_id, struct ic_error *erro
 {
     int r = table_read(ret, vm_id, error);
 
-    if (r < 0 || table_healthy(ret))
+    if (r < 0 || (ret->state != IC_VM_READY && ret->state != IC_VM_PAUSED) || table_healthy(ret))
         return r;
     record_deinit(ret);
     *ret = (struct record){0};

@@ -318,13 +318,14 @@ int image_build(const struct ic_image_build_options *options, bool *ret_built, s
     _cleanup_(recipe_deinit) struct recipe recipe = {0};
     _cleanup_(kernel_deinit) struct kernel kernel = {0};
     _cleanup_(previous_deinit) struct previous previous = {0};
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     bool same = false, made;
     const char *kind;
-    int r = load_recipe(name, &recipe, error);
+    int r;
 
     if (options->size != 0 && options->size != sizeof(*options))
         return ic_fail(error, IC_ERR_INVALID, "image build options: size must be that of the structure");
+    r = load_recipe(name, &recipe, error);
     if (r == 0)
         r = store_lock_build(STORE_IMAGES, &progress, &lock_fd, error);
     if (r != 0)

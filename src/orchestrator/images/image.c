@@ -94,7 +94,7 @@ void image_deinit(struct image *image)
     free(image->cwd);
     strv_free(image->env);
     if (image->lock_fd > 0)
-        fd_close(image->lock_fd);
+        fd_unlock(image->lock_fd);
     *image = (struct image){.lock_fd = -1};
 }
 
@@ -132,6 +132,19 @@ static int fill(struct image *image, const char *object, struct manifest *manife
     image->cwd = TAKE_PTR(manifest->workdir);
     image->env = TAKE_PTR(manifest->env);
     return 0;
+}
+
+int image_hold(const char *digest)
+{
+    _cleanup_(freep) char *path = NULL;
+    int fd;
+
+    if (!digest_hex_ok(digest) || store_path(STORE_IMAGES, digest, NULL, &path, NULL) < 0)
+        return -1;
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0)
+        (void)flock(fd, LOCK_SH | LOCK_NB);
+    return fd;
 }
 
 int image_open(const char *name, struct image *ret, struct ic_error *error)
@@ -173,17 +186,18 @@ static uint64_t total_bytes(const struct manifest *manifest)
     return sum;
 }
 
-/* False: it is gone. */
+/* False: without a name, and gone. */
 static bool fill_info(struct ic_image_info *info, const char *name, const char *object)
 {
     _cleanup_(manifest_deinit) struct manifest manifest = {0};
     _cleanup_(freep) char *path = NULL;
 
-    if (!digest_hex_ok(object) || store_path(STORE_IMAGES, object, NULL, &path, NULL) < 0 || access(path, F_OK) < 0)
+    if (!name[0] && (!digest_hex_ok(object) || store_path(STORE_IMAGES, object, NULL, &path, NULL) < 0 ||
+                            access(path, F_OK) < 0))
         return false;
     *info = (struct ic_image_info){.size = sizeof(*info), .created_unix_ms = created_ms(object)};
     memcpy(info->name, name, MIN(strlen(name), sizeof(info->name) - 1));
-    memcpy(info->digest, object, DIGEST_HEX_LEN);
+    memcpy(info->digest, object, MIN(strlen(object), sizeof(info->digest) - 1));
     if (build_load_manifest(object, &manifest, NULL) == 0) {
         memcpy(info->kernel, manifest.kernel_release, sizeof(info->kernel));
         memcpy(info->kernel_kind, manifest.kernel_kind, sizeof(info->kernel_kind));
@@ -237,7 +251,7 @@ int ic_image_inspect_json(const char *name, char **ret, struct ic_error *error)
     _cleanup_(freep) char *object = NULL;
     _cleanup_(freep) char *dir = NULL;
     _cleanup_(freep) char *text = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     size_t len;
     int r = lock_object(name, &object, &lock_fd, error);
 
@@ -270,7 +284,7 @@ static int names_of(const char *object, struct strlist *ret, struct ic_error *er
     return r;
 }
 
-int image_remove(const char *name, image_unused_fn unused, struct ic_error *error)
+int image_remove(const char *name, image_unused_fn unused, store_needed_fn needed, struct ic_error *error)
 {
     _cleanup_(strlist_deinit) struct strlist names = {0};
     _cleanup_(freep) char *object = NULL;
@@ -279,7 +293,7 @@ int image_remove(const char *name, image_unused_fn unused, struct ic_error *erro
 
     /* A name whose link is broken can still be removed. */
     if (by_name && r == -IC_ERR_CORRUPT && !unused)
-        return store_remove_name(STORE_IMAGES, name, error);
+        return store_remove_name(STORE_IMAGES, name, NULL, error);
     if (r < 0 && r != -IC_ERR_NOT_FOUND)
         return r;
     by_name = r == 0;
@@ -290,11 +304,11 @@ int image_remove(const char *name, image_unused_fn unused, struct ic_error *erro
     if (r == 0 && unused && (!by_name || names.count < 2))
         r = unused(object, name, names.count > 0, error);
     if (r == 0 && by_name)
-        return store_remove_name(STORE_IMAGES, name, error);
+        return store_remove_name(STORE_IMAGES, name, object, error);
     if (r == 0 && names.count == 0)
-        return store_remove_object(STORE_IMAGES, object, NULL, error);
+        return store_remove_object(STORE_IMAGES, object, needed, error);
     for (size_t i = 0; r == 0 && i < names.count; i++)
-        r = store_remove_name(STORE_IMAGES, names.items[i], error);
+        r = store_remove_name(STORE_IMAGES, names.items[i], object, error);
     return r;
 }
 
@@ -303,7 +317,7 @@ int ic_image_verify(const char *name, ic_progress_fn progress, void *userdata, s
     const struct progress report = {.fn = progress, .userdata = userdata};
     _cleanup_(manifest_deinit) struct manifest manifest = {0};
     _cleanup_(freep) char *object = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     char digest[DIGEST_HEX_LEN + 1], remedy[256];
     int r = lock_object(name, &object, &lock_fd, error);
 

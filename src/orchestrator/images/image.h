@@ -6,6 +6,7 @@
 #pragma once
 
 #include "orchestrator/error.h"
+#include "orchestrator/images/store.h"
 
 struct image {
     char name[128]; /* as asked for */
@@ -26,6 +27,9 @@ struct image {
 int image_open(const char *name, struct image *ret, struct ic_error *error);
 void image_deinit(struct image *image);
 
+/* Keeps an image, by its digest, from being removed until the descriptor is closed; -1: there is none. */
+int image_hold(const char *digest);
+
 /* ic_image_build() and ic_image_import(), which leave images that have no name any more. */
 int image_build(const struct ic_image_build_options *options, bool *ret_built, struct ic_error *error);
 int image_import(const char *path, const struct ic_image_import_options *options, struct ic_error *error);
@@ -34,5 +38,6 @@ int image_import(const char *path, const struct ic_image_import_options *options
 typedef int (*image_unused_fn)(const char *object, const char *name, bool named, struct ic_error *error);
 
 /* Removes a name, or all names of a digest; of one that has none, the image. `unused` is asked when an image would have
- * no name any more; NULL: whoever uses it, and also a name that is damaged. */
-int image_remove(const char *name, image_unused_fn unused, struct ic_error *error);
+ * no name any more; NULL: whoever uses it, and also a name that is damaged. `needed`, which may be NULL, is asked once
+ * more with the locks held when an image goes that has no name. */
+int image_remove(const char *name, image_unused_fn unused, store_needed_fn needed, struct ic_error *error);

@@ -325,7 +325,7 @@ int image_import(const char *path, const struct ic_image_import_options *options
     const struct progress progress = {.fn = options->progress, .userdata = options->userdata};
     _cleanup_(kernel_deinit) struct kernel kernel = {0};
     _cleanup_(freep) char *absolute = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     enum source source = SOURCE_TAR;
     bool made;
     int r;

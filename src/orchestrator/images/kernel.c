@@ -300,7 +300,7 @@ int kernel_ensure(const char *kind, bool force, const struct progress *progress,
 {
     _cleanup_(kernel_deinit) struct kernel kernel = {0};
     _cleanup_(freep) char *fragment = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     char key[65];
     int r;
 

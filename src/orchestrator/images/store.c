@@ -168,7 +168,7 @@ static int remove_unused(const char *store, const char *name, store_needed_fn ne
 {
     _cleanup_(strlist_deinit) struct strlist users = {0};
     _cleanup_(freep) char *path = NULL;
-    _cleanup_(fd_closep) int fd = -1;
+    _cleanup_(fd_unlockp) int fd = -1;
     int r = text_format(&path, error, "%s/%s", store, name);
 
     if (r < 0)
@@ -220,7 +220,7 @@ static void collect(enum store_kind store, const char *path, store_needed_fn nee
 void store_collect(enum store_kind store, store_needed_fn needed)
 {
     _cleanup_(freep) char *path = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
 
     if (lock(store, &path, &lock_fd, NULL) == 0)
         collect(store, path, needed);
@@ -230,7 +230,7 @@ int store_remove_object(enum store_kind store, const char *object, store_needed_
 {
     _cleanup_(strlist_deinit) struct strlist used = {0};
     _cleanup_(freep) char *path = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     int r = lock(store, &path, &lock_fd, error);
 
     if (r == 0)
@@ -246,7 +246,7 @@ void store_sweep(enum store_kind store)
 {
     _cleanup_(strlist_deinit) struct strlist left = {0};
     _cleanup_(freep) char *path = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
 
     if (store_find(store, TMP_PREFIX, &left, NULL) < 0 || left.count == 0 || lock(store, &path, &lock_fd, NULL) < 0)
         return;
@@ -258,7 +258,7 @@ int workdir_make(enum store_kind store, struct workdir *ret, struct ic_error *er
 {
     _cleanup_(freep) char *path = NULL;
     _cleanup_(freep) char *tmp = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1, fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1, fd = -1;
     int r = lock(store, &path, &lock_fd, error);
 
     if (r < 0)
@@ -284,7 +284,7 @@ void workdir_drop(struct workdir *workdir)
     if (workdir->path)
         (void)store_remove_tree(workdir->path, NULL);
     free(workdir->path);
-    fd_close(workdir->lock_fd);
+    fd_unlock(workdir->lock_fd);
     *workdir = (struct workdir)WORKDIR_NONE;
 }
 
@@ -313,7 +313,7 @@ int workdir_commit(struct workdir *workdir, const char *object, const char *name
 {
     _cleanup_(freep) char *path = NULL;
     _cleanup_(freep) char *to = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     int r = lock(workdir->store, &path, &lock_fd, error);
 
     if (r == 0)
@@ -339,7 +339,7 @@ int store_lock_build(enum store_kind store, const struct progress *progress, int
 {
     _cleanup_(freep) char *path = NULL;
     _cleanup_(freep) char *file = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1, fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1, fd = -1;
     int r = lock(store, &path, &lock_fd, error);
 
     if (r == 0)
@@ -349,7 +349,7 @@ int store_lock_build(enum store_kind store, const struct progress *progress, int
     fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return ic_fail_errno(error, -errno, "%s", file);
-    fd_close(TAKE_FD(lock_fd));
+    fd_unlock(TAKE_FD(lock_fd));
     while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno != EWOULDBLOCK && errno != EINTR)
             return ic_fail_errno(error, -errno, "%s", file);
@@ -363,17 +363,20 @@ int store_lock_build(enum store_kind store, const struct progress *progress, int
     return 0;
 }
 
-int store_remove_name(enum store_kind store, const char *name, struct ic_error *error)
+int store_remove_name(enum store_kind store, const char *name, const char *object, struct ic_error *error)
 {
+    _cleanup_(freep) char *now = NULL;
     _cleanup_(freep) char *path = NULL;
     _cleanup_(freep) char *link = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     int r = lock(store, &path, &lock_fd, error);
 
     if (r == 0)
         r = text_format(&link, error, "%s/names/%s", path, name);
     if (r != 0)
         return r;
+    if (object && (store_resolve(store, name, &now, error) < 0 || strcmp(now, object) != 0))
+        return ic_fail(error, IC_ERR_STATE, "'%.128s' was made anew or removed meanwhile; look again", name);
     if (unlink(link) < 0)
         return ic_fail_errno(error, -errno, "%s", link);
     collect(store, path, NULL);

@@ -59,8 +59,9 @@ int store_lock_build(enum store_kind store, const struct progress *progress, int
 /* The object that a name points at; the caller frees *ret. -IC_ERR_NOT_FOUND, without a message when there is none. */
 int store_resolve(enum store_kind store, const char *name, char **ret, struct ic_error *error);
 
-/* Removes a name, and what is then without one, but for images. */
-int store_remove_name(enum store_kind store, const char *name, struct ic_error *error);
+/* Removes a name, and what is then without one, but for images. -IC_ERR_STATE: it is not `object`'s any more (NULL:
+ * whatever it is of). */
+int store_remove_name(enum store_kind store, const char *name, const char *object, struct ic_error *error);
 
 /* Removes an object that has no name. -IC_ERR_STATE: it has one, somebody has it open, or it is needed (`needed` NULL:
  * that does not matter). */

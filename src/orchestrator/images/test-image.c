@@ -64,7 +64,7 @@ static int add_needed(struct strlist *ret, struct ic_error *error)
 /* As the public calls do. */
 static int remove_image(const char *name, image_unused_fn unused, struct ic_error *error)
 {
-    int r = image_remove(name, unused, error);
+    int r = image_remove(name, unused, unused ? add_needed : NULL, error);
 
     store_collect(STORE_IMAGES, add_needed);
     return r;

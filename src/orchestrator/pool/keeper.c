@@ -273,7 +273,7 @@ static void hand_over(struct keeper *k, int fd, bool tied, const struct ucred *p
         return;
     }
     k->handed_over++;
-    watch(k, (int)syscall(SYS_pidfd_open, member.monitor.pid, 0), &member.monitor);
+    watch(k, TAKE_FD(member.monitor_pidfd), &member.monitor);
     if (member.vsock.pid > 0)
         watch(k, (int)syscall(SYS_pidfd_open, member.vsock.pid, 0), &member.vsock);
     if (tied)

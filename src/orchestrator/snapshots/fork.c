@@ -33,6 +33,8 @@ static int child_id(
                                : snprintf(id, IC_VM_ID_MAX + 1, "%s", options->vm_id);
 
     /* Both: of nothing the children would be called "-1" and so on, which no command takes for a name. */
+    if (options->vm_id[0] == '-')
+        return ic_fail(error, IC_ERR_INVALID, "vm id '%.80s': begins with '-', as options do", options->vm_id);
     if (n > IC_VM_ID_MAX || !path_vm_id_ok(options->vm_id) || !path_vm_id_ok(id))
         return ic_fail(error, IC_ERR_INVALID, "vm id '%.80s': must be 1 to %d of the characters a-z A-Z 0-9 _ -",
                 options->vm_id, IC_VM_ID_MAX);
@@ -110,9 +112,14 @@ int ic_vm_fork(ic_vm *vm, const struct ic_fork_options *options, ic_vm **ret_vms
     }
     if (r < 0) {
         while (made > 0) {
-            int destroyed = ic_destroy_vm(ret_vms[--made], error);
+            struct ic_error still = {0};
+            int destroyed = ic_destroy_vm(ret_vms[--made], &still);
 
-            r = destroyed < 0 ? destroyed : r; /* it is still there, which matters more */
+            if (destroyed < 0) { /* it is still there, which matters more */
+                r = destroyed;
+                if (error)
+                    *error = still;
+            }
             ic_vm_free(ret_vms[made]);
             ret_vms[made] = NULL;
         }

@@ -37,7 +37,7 @@ struct hold {
 static void hold_deinit(struct hold *hold)
 {
     wire_reader_deinit(&hold->reader);
-    fd_close(hold->fd);
+    session_close(hold->fd);
 }
 
 static int ask(struct hold *hold, enum wire_type type, const char *doing, struct ic_error *error)
@@ -110,7 +110,7 @@ static int unplug(struct hold *hold, struct ic_error *error)
 {
     int r = ask(hold, WIRE_UNPLUG, "letting go of its vsock device", error);
 
-    fd_close(hold->fd); /* a refusal has ended it, too */
+    session_close(hold->fd); /* a refusal has ended it, too */
     hold->fd = -1;
     return r;
 }
@@ -236,8 +236,8 @@ int freeze_and_save(const struct record *record, struct saving *saving, uint64_t
     for (;;) {
         refused = left = false;
         r = try_to_save(record, backend, ret_pause_us, &refused, &left, error);
-        if (!refused || left || deadline_poll_ms(most) == 0 ||
-                (++tries >= UNPLUG_TRIES && deadline_poll_ms(enough) == 0))
+        if (!refused || left || (++tries > 1 && deadline_poll_ms(most) == 0) ||
+                (tries >= UNPLUG_TRIES && deadline_poll_ms(enough) == 0))
             break;
         /* They stood still during the try, and get as long to go on. */
         (void)usleep((useconds_t)MIN(MAX(*ret_pause_us, UNPLUG_AGAIN_US), 10 * UNPLUG_AGAIN_US));

@@ -47,7 +47,7 @@ int ic_vm_snapshot(ic_vm *vm, const char *name, uint64_t *ret_pause_us, struct i
     _cleanup_(entry_deinitp) struct table_entry entry = {.lock_fd = -1};
     _cleanup_(record_deinitp) struct record record = {0};
     _cleanup_(saving_end) struct saving saving = SAVING_NONE;
-    _cleanup_(fd_closep) int build_fd = -1;
+    _cleanup_(fd_unlockp) int build_fd = -1;
     uint64_t pause_us = 0;
     char object[33];
     int r = make_object(object, error);
@@ -106,9 +106,14 @@ int ic_restore_vm(const char *name, const struct ic_restore_options *options, ic
     if (r == 0) {
         r = progress_report(&progress, "starting the VM", 0, 0, error);
         if (r < 0) {
-            int destroyed = ic_destroy_vm(vm, error);
+            struct ic_error still = {0};
+            int destroyed = ic_destroy_vm(vm, &still);
 
-            r = destroyed < 0 ? destroyed : r; /* it is still there, which matters more */
+            if (destroyed < 0) { /* it is still there, which matters more */
+                r = destroyed;
+                if (error)
+                    *error = still;
+            }
             ic_vm_free(vm);
         }
     }

@@ -88,8 +88,8 @@ void saving_end(struct saving *saving)
     }
     free(saving->dir);
     free(saving->run_dir);
-    fd_close(saving->lock_fd);
-    fd_close(saving->held_fd);
+    fd_unlock(saving->lock_fd);
+    fd_unlock(saving->held_fd);
     *saving = (struct saving)SAVING_NONE;
 }
 
@@ -132,7 +132,7 @@ void saving_release(struct saving *saving)
     if (held_path(&path, saving, NULL) == 0)
         (void)unlink(path);
     (void)flock(saving->held_fd, LOCK_UN); /* a child that was just forked may still have it */
-    fd_close(saving->held_fd);
+    fd_unlock(saving->held_fd);
     saving->held_fd = -1;
     saving->held = false;
 }

@@ -39,7 +39,7 @@ void snapshot_deinit(struct snapshot *snapshot)
     for (unsigned i = 0; i < SNAPSHOT_PARTS; i++)
         free(snapshot->path[i]);
     free(snapshot->touched_path);
-    fd_close(snapshot->lock_fd);
+    fd_unlock(snapshot->lock_fd);
     *snapshot = (struct snapshot){.lock_fd = -1};
 }
 
@@ -305,7 +305,7 @@ static int check_disk(const struct snapshot *s, struct ic_error *error)
 static int load(enum store_kind store, const char *name, struct snapshot *ret, struct ic_error *error)
 {
     _cleanup_(freep) char *object = NULL, *dir = NULL, *path = NULL, *text = NULL;
-    _cleanup_(fd_closep) int lock_fd = -1;
+    _cleanup_(fd_unlockp) int lock_fd = -1;
     struct snapshot s = {.lock_fd = -1};
     struct ic_error why = {0};
     size_t len;
@@ -593,7 +593,7 @@ int snapshot_remove(enum store_kind store, const char *name, struct ic_error *er
         return no_such(store, name, error);
     if (r < 0)
         return r;
-    r = store_remove_name(store, name, error);
+    r = store_remove_name(store, name, object, error);
     (void)snprintf(s.object, sizeof(s.object), "%s", object);
     if (r == 0 && stamp_path(&s, &stamp, NULL) == 0)
         (void)unlink(stamp);

@@ -209,7 +209,7 @@ int template_get(const struct ic_vm_config *config, const struct backend *backen
         bool force, struct snapshot *ret, bool *ret_built, struct ic_error *error)
 {
     const struct progress progress = {.fn = config->progress, .userdata = config->progress_userdata};
-    _cleanup_(fd_closep) int build_fd = -1;
+    _cleanup_(fd_unlockp) int build_fd = -1;
     char key[DIGEST_HEX_LEN + 1], name[NAME_CHARS + 1];
     struct ic_error why = {0};
     int r = make_key(backend, record, key, error);
