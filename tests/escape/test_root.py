@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import BLOCKED, GOT_THROUGH, NOT_MADE, SLOW, Failure, build_static, until
+from harness import BLOCKED, GOT_THROUGH, HOW, NOT_MADE, SLOW, Failure, build_static, until
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -187,6 +187,8 @@ def note(t, lines, how_it_ended):
         if verb == "try":
             trying = (group, name)
         elif verb in ("did", "GOT", "not"):
+            if group == "serial port":  # the noise of one may run on behind what is said of it
+                how = next((known for known in HOW if how.startswith(known)), how)
             t.attempt(group, name, {"did": BLOCKED, "GOT": GOT_THROUGH, "not": NOT_MADE}[verb], how)
             trying = None
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/io.h>
 #include <sys/reboot.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define GROUP      "ports"
@@ -156,12 +157,28 @@ void attack_ports(void)
 }
 
 /* The registers in any order; then the console as it was, for the next lines. */
+/* What the noise sends in a loop comes back to the terminal, whose echo would get into what we say. */
+static void no_echo(void)
+{
+    struct termios t;
+    int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    if (tcgetattr(fd, &t) == 0) {
+        t.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG);
+        (void)tcsetattr(fd, TCSANOW, &t);
+    }
+    close(fd);
+}
+
 static void serial_noise(void)
 {
     uint8_t before[8];
 
     if (!try("serial port", "noise in all registers"))
         return;
+    no_echo();
     for (unsigned i = 0; i < 8; i++)
         before[i] = inb((uint16_t)(COM1 + i));
     for (unsigned i = 0; i < 20000; i++) {
