@@ -24,6 +24,7 @@
 #include "orchestrator/process.h"
 
 #define NSSWITCH_MAX       65536
+#define NAMES_MAX          4096 /* of an entry of passwd(5) */
 #define SUBIDS_MAX         (1 << 20)
 #define SUBIDS_NEEDED      65536
 #define MEMORY_WANTED_MIB  512u
@@ -268,9 +269,9 @@ static void check_tools(struct ic_host_report *report)
 static bool has_subordinate_ids(const char *path)
 {
     _cleanup_(freep) char *text = NULL, *nsswitch = NULL;
-    const struct passwd *user = getpwuid(getuid());
-    const char *name = user ? user->pw_name : "";
-    char number[16], *save = NULL;
+    char number[16], names[NAMES_MAX], *save = NULL;
+    struct passwd entry, *user = NULL;
+    const char *name;
 
     if (fd_read_file(AT_FDCWD, "/etc/nsswitch.conf", NSSWITCH_MAX, &nsswitch, NULL) == 0 &&
             strstr(nsswitch, "\nsubid:"))
@@ -278,6 +279,7 @@ static bool has_subordinate_ids(const char *path)
     if (fd_read_file(AT_FDCWD, path, SUBIDS_MAX, &text, NULL) < 0)
         return false;
     (void)snprintf(number, sizeof(number), "%u", (unsigned)getuid());
+    name = getpwuid_r(getuid(), &entry, names, sizeof(names), &user) == 0 && user ? user->pw_name : number;
     for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         size_t len = strcspn(line, ":");
         const char *count = strrchr(line, ':');

@@ -187,7 +187,8 @@ def note(t, lines, how_it_ended):
         if verb == "try":
             trying = (group, name)
         elif verb in ("did", "GOT", "not"):
-            if group == "serial port":  # the noise of one may run on behind what is said of it
+            # The noise of one may run on behind what is said of it; any other word there is news.
+            if group == "serial port" and not (how.isascii() and how.isprintable()):
                 how = next((known for known in HOW if how.startswith(known)), how)
             t.attempt(group, name, {"did": BLOCKED, "GOT": GOT_THROUGH, "not": NOT_MADE}[verb], how)
             trying = None

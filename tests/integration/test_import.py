@@ -56,12 +56,17 @@ def digest(t, name):
     return next(image["digest"] for image in t.json("image", "ls", "--json") if image["name"] == name)
 
 
-def test_image_that_is_needed(t):
-    """What runs or was saved of an image outlives its name, so that it can be copied and restored."""
+def image_with_a_user(t):
+    """An image, its name mine:1, that the VM `user` runs: the data directory, and the image's digest."""
     top = t.own_data("images", "templates", "snapshots")
     t.ic("image", "import", archive(t.work / "root.tar.xz"), "mine:1", rc=0)
-    first = digest(t, "mine:1")
     t.ic("run", "--keep", "-q", "--name", "user", "--image", "mine:1", rc=0, timeout=240)
+    return top, digest(t, "mine:1")
+
+
+def test_image_that_is_needed(t):
+    """What runs or was saved of an image outlives its name, so that it can be copied and restored."""
+    top, first = image_with_a_user(t)
     try:
         t.error("image", "rm", "mine:1", status=FAILED, words=["mine:1", "VM 'user' needs it", "image rm -f"])
         t.ic("snapshot", "create", "user", "saved", rc=0)
@@ -86,10 +91,7 @@ def test_image_that_is_needed(t):
 
 
 def test_image_goes_with_the_last_that_needs_it(t):
-    top = t.own_data("images", "templates", "snapshots")
-    t.ic("image", "import", archive(t.work / "root.tar.xz"), "mine:1", rc=0)
-    first = digest(t, "mine:1")
-    t.ic("run", "--keep", "-q", "--name", "user", "--image", "mine:1", rc=0, timeout=240)
+    top, first = image_with_a_user(t)
     try:
         t.ic("snapshot", "create", "user", "saved", rc=0)
     finally:
